@@ -1,0 +1,349 @@
+"""Forward models: what the instrument does to an image.
+
+    y = A(x),   ⟨A x, y⟩ = ⟨x, Aᴴ y⟩   when A is linear
+
+An operator is an immutable value. It maps images `(*batch, *image_shape)` to ideal data `(*batch, *data_shape)`, keeps the
+precision and device of what it is given, and is differentiable by autograd. A subclass writes `_apply` and, when it is
+linear, `_adjoint`; where its structure gives a closed form it also overrides `spectrum`, `norm` or `_solve`.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, NumericsError
+from ..solvers.linear import cg
+
+__all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator"]
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+
+class _Immutable(type):
+    """Freezes an object once its whole chain of constructors has run."""
+
+    def __call__(cls, *args: Any, **keywords: Any) -> Any:
+        instance = super().__call__(*args, **keywords)
+        object.__setattr__(instance, "_frozen", True)
+        return instance
+
+
+class Operator(metaclass=_Immutable):
+    """A differentiable map from images to ideal data.
+
+    Args:
+        image_shape: shape of one image, `(C, H, W)` or `(C, D, H, W)`, without batch axes.
+        data_shape: shape of one measurement, without batch axes.
+        dtype: precision the operator was built for: a real type for real images, a complex type for complex ones.
+    """
+
+    image_shape: tuple[int, ...]
+    data_shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def __init__(self, image_shape: Sequence[int], data_shape: Sequence[int], dtype: torch.dtype = torch.float32):
+        self.image_shape = _as_shape(image_shape, "image_shape")
+        self.data_shape = _as_shape(data_shape, "data_shape")
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise InputError(f"an operator works in a floating-point type, got {dtype}; use torch.float32 or float64")
+        self.dtype = dtype
+
+    def __setattr__(self, name: str, value: Any):
+        if getattr(self, "_frozen", False):
+            raise AttributeError(f"{type(self).__name__} is immutable: build a new operator instead of setting {name!r}")
+        object.__setattr__(self, name, value)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Ideal data of the image `x`, shape `(*batch, *image_shape)` → `(*batch, *data_shape)`."""
+        _check(x, self.image_shape, f"{type(self).__name__} expects an image")
+        return self._apply(x)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define _apply")
+
+    def linearise(self, x: Tensor) -> "LinearOperator":
+        """The Jacobian of the operator at the image `x` (one image, no batch axes), as a linear operator."""
+        _check(x, self.image_shape, f"{type(self).__name__}.linearise expects an image", batched=False)
+        return Jacobian(self, x)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """A copy whose constants have another precision and live on another device.
+
+        A real `dtype` also sets the matching complex precision of complex constants, and the other way round.
+        """
+        copy = object.__new__(type(self))
+        for name, value in self.__dict__.items():
+            object.__setattr__(copy, name, _converted(value, dtype, device))
+        if dtype is not None:
+            object.__setattr__(copy, "dtype", _matching(dtype, self.dtype.is_complex))
+        return copy
+
+    def __matmul__(self, other: "Operator") -> "Operator":
+        from .compose import compose
+
+        return compose(self, other)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(image {self.image_shape} → data {self.data_shape}, {self.dtype})"
+
+
+class LinearOperator(Operator):
+    """An operator with an exact adjoint: ⟨A x, y⟩ = ⟨x, Aᴴ y⟩ to rounding, with ⟨a, b⟩ = Σ conj(a) b."""
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define _adjoint")
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᴴ y, shape `(*batch, *data_shape)` → `(*batch, *image_shape)`."""
+        _check(y, self.data_shape, f"{type(self).__name__}.adjoint expects data")
+        return self._adjoint(y)
+
+    @property
+    def H(self) -> "LinearOperator":
+        """The adjoint as an operator, from data to images."""
+        return Adjoint(self)
+
+    def gram(self, x: Tensor, weight: Tensor | float | None = None) -> Tensor:
+        """Aᴴ W A x, with W = `weight` the inverse noise variance (identity when None)."""
+        y = self(x)
+        return self._adjoint(y if weight is None else weight * y)
+
+    def spectrum(self) -> Tensor | None:
+        """Eigenvalues on the image's Fourier modes, `(C or 1, *grid)` in `rfftn` layout, if A is a real circular
+        convolution; None otherwise. This is how solvers and methods find a Fourier closed form."""
+        return None
+
+    def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
+        """Largest singular value, by power iteration on AᴴA unless a closed form is known.
+
+        The estimate approaches from below; it stops once it changes by less than `tolerance`, relatively.
+        """
+        spectrum = self.spectrum()
+        if spectrum is not None:
+            return float(spectrum.abs().max())
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(self.image_shape, generator=generator, dtype=_matching(torch.float64, self.dtype.is_complex))
+        x = x.to(dtype=self.dtype, device=self._device())
+        value = 0.0
+        for _ in range(iterations):
+            x = x / x.norm()
+            y = self._apply(x)
+            previous, value = value, float(y.norm())
+            if value == 0.0 or abs(value - previous) <= tolerance * value:
+                break
+            x = self._adjoint(y)
+        return value
+
+    def solve(
+        self,
+        b: Tensor,
+        damping: float | Tensor,
+        weight: Tensor | float | None = None,
+        *,
+        tolerance: float | None = None,
+        max_iterations: int = 1000,
+    ) -> Tensor:
+        """(Aᴴ W A + damping·I)⁻¹ b.
+
+        In closed form where the operator's structure gives one, else by conjugate gradients; differentiable in `b`,
+        `damping` and `weight` by the implicit function theorem, whatever the route.
+
+        Args:
+            b: images `(*batch, *image_shape)`.
+            damping: positive number, or a scalar tensor if its gradient is wanted.
+            weight: W, inverse noise variances: a scalar or a tensor that broadcasts to `data_shape`.
+            tolerance: relative residual for conjugate gradients; by default 1e-6 in float32 and 1e-12 in float64.
+
+        Raises:
+            InputError: damping is not positive, or a shape is wrong.
+            NumericsError: conjugate gradients did not reach the tolerance.
+        """
+        _check(b, self.image_shape, f"{type(self).__name__}.solve expects an image")
+        value = float(damping)
+        if not (value > 0 and math.isfinite(value)):
+            raise InputError(f"solve expects a positive damping, got {value:g}; pass a number above zero")
+        real = _matching(b.dtype, False)
+        damping_tensor = torch.as_tensor(damping, dtype=real, device=b.device)
+        weight_tensor = None if weight is None else torch.as_tensor(weight, dtype=real, device=b.device)
+        if tolerance is None:
+            tolerance = 1e-6 if real == torch.float32 else 1e-12
+        inverse = _Inverse(self, tolerance, max_iterations)
+        return _ImplicitSolve.apply(b, damping_tensor, weight_tensor, inverse)  # type: ignore[return-value]
+
+    def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
+        """The closed form of `solve`, or None where there is none; no gradient is needed here."""
+        spectrum = self.spectrum()
+        if spectrum is None or (weight is not None and weight.numel() != 1):
+            return None
+        scale = 1.0 if weight is None else weight.reshape(())
+        return _divide(b, scale * spectrum.abs().square() + damping, len(self.image_shape) - 1)
+
+    def __add__(self, other: "LinearOperator") -> "LinearOperator":
+        from .compose import Sum
+
+        return Sum(self, other)
+
+    def __mul__(self, factor: float | complex) -> "LinearOperator":
+        from .compose import Scaled
+
+        return Scaled(self, factor)
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "LinearOperator":
+        return -1.0 * self
+
+    def __sub__(self, other: "LinearOperator") -> "LinearOperator":
+        return self + (-1.0) * other
+
+    def linearise(self, x: Tensor) -> "LinearOperator":
+        """A linear operator is its own Jacobian."""
+        return self
+
+    def _device(self) -> torch.device:
+        for value in self.__dict__.values():
+            if isinstance(value, Tensor):
+                return value.device
+            if isinstance(value, LinearOperator):
+                return value._device()
+        return torch.device("cpu")
+
+
+class Adjoint(LinearOperator):
+    """Aᴴ as an operator; the adjoint of the adjoint is the original."""
+
+    def __init__(self, operator: LinearOperator):
+        super().__init__(operator.data_shape, operator.image_shape, operator.dtype)
+        self.operator = operator
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.operator._adjoint(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.operator._apply(y)
+
+    @property
+    def H(self) -> LinearOperator:
+        return self.operator
+
+    def spectrum(self) -> Tensor | None:
+        spectrum = self.operator.spectrum()
+        return None if spectrum is None else spectrum.conj()
+
+    def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
+        return self.operator.norm(iterations, tolerance, seed)
+
+
+class Jacobian(LinearOperator):
+    """Derivative of an operator at one image: forward mode for J v, reverse mode for Jᴴ u."""
+
+    def __init__(self, operator: Operator, x: Tensor):
+        super().__init__(operator.image_shape, operator.data_shape, operator.dtype)
+        self.operator = operator
+        self.x = x.detach()
+
+    def _apply(self, x: Tensor) -> Tensor:
+        point = self.x.to(x.dtype)
+        flat = x.reshape(-1, *self.image_shape)
+        columns = [torch.func.jvp(self.operator._apply, (point,), (v,))[1] for v in flat]
+        return torch.stack(columns).reshape(*x.shape[: x.ndim - len(self.image_shape)], *self.data_shape)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        point = self.x.to(_matching(y.dtype, self.x.is_complex()))
+        _, pull = torch.func.vjp(self.operator._apply, point)
+        flat = y.reshape(-1, *self.data_shape)
+        rows = [pull(u)[0] for u in flat]
+        return torch.stack(rows).reshape(*y.shape[: y.ndim - len(self.data_shape)], *self.image_shape)
+
+
+class _Inverse:
+    """(AᴴWA + damping I)⁻¹ by closed form or conjugate gradients, and what its derivative needs."""
+
+    def __init__(self, operator: LinearOperator, tolerance: float, max_iterations: int):
+        self.operator, self.tolerance, self.max_iterations = operator, tolerance, max_iterations
+
+    def __call__(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor:
+        with torch.no_grad():
+            closed = self.operator._solve(b, damping, weight)
+            if closed is not None:
+                return closed
+            normal: Callable[[Tensor], Tensor] = lambda v: self.operator.gram(v, weight) + damping * v
+            batch = b.ndim - len(self.operator.image_shape)
+            result = cg(normal, b, tolerance=self.tolerance, max_iterations=self.max_iterations, batch_dims=batch)
+            if not result.status.converged:
+                raise NumericsError(f"{type(self.operator).__name__}.solve: {result.status.message}")
+            return result.x
+
+
+class _ImplicitSolve(torch.autograd.Function):
+    """x = N⁻¹ b with N = AᴴWA + dI: ∂b = N⁻¹ g, ∂d = −Re⟨x, N⁻¹g⟩, ∂W = −Re(conj(A N⁻¹g) A x)."""
+
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, damping: Tensor, weight: Tensor | None, inverse: _Inverse) -> Tensor:
+        x = inverse(b, damping, weight)
+        ctx.inverse = inverse
+        ctx.save_for_backward(x, damping, weight)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, damping, weight = ctx.saved_tensors
+        operator = ctx.inverse.operator
+        g = _ImplicitSolve.apply(gradients[0], damping, weight, ctx.inverse)
+        to_damping = to_weight = None
+        if ctx.needs_input_grad[1]:
+            to_damping = -_real_product(g, x).sum().reshape(damping.shape)  # type: ignore[arg-type]
+        if weight is not None and ctx.needs_input_grad[2]:
+            to_weight = -_real_product(operator(g), operator(x)).sum_to_size(weight.shape)
+        return g, to_damping, to_weight, None  # type: ignore[return-value]
+
+
+def _real_product(a: Tensor, b: Tensor) -> Tensor:
+    return (a.conj() * b).real if a.is_complex() else a * b
+
+
+def _divide(b: Tensor, eigenvalues: Tensor, dimensions: int) -> Tensor:
+    """Divide by eigenvalues given in rfftn layout; a complex image is divided part by part."""
+    if b.is_complex():
+        return torch.complex(_divide(b.real, eigenvalues, dimensions), _divide(b.imag, eigenvalues, dimensions))
+    axes = tuple(range(-dimensions, 0))
+    return torch.fft.irfftn(torch.fft.rfftn(b, dim=axes) / eigenvalues.to(b.dtype), s=b.shape[-dimensions:], dim=axes)
+
+
+def _as_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
+    result = tuple(int(n) for n in shape)
+    if not result or any(n < 1 for n in result):
+        raise InputError(f"{name} expects positive sizes such as (1, 64, 64), got {tuple(shape)}")
+    return result
+
+
+def _check(x: Tensor, shape: tuple[int, ...], what: str, batched: bool = True) -> None:
+    given = tuple(x.shape)
+    if not (x.is_floating_point() or x.is_complex()):
+        raise InputError(f"{what} of a floating-point type, got {x.dtype}; convert it with .float() or .double()")
+    fits = given[len(given) - len(shape) :] == shape and len(given) >= len(shape)
+    if not fits or (not batched and given != shape):
+        batch = "(*batch, " if batched else "("
+        raise InputError(f"{what} of shape {batch}{', '.join(map(str, shape))}), got {given}; reshape or crop it")
+
+
+def _matching(dtype: torch.dtype, complex_: bool) -> torch.dtype:
+    if complex_:
+        return _COMPLEX.get(dtype, dtype)
+    return _REAL.get(dtype, dtype)
+
+
+def _converted(value: Any, dtype: torch.dtype | None, device: torch.device | str | None) -> Any:
+    if isinstance(value, Operator):
+        return value.to(dtype=dtype, device=device)
+    if isinstance(value, tuple) and any(isinstance(v, Operator | Tensor) for v in value):
+        return tuple(_converted(v, dtype, device) for v in value)
+    if isinstance(value, Tensor):
+        floating = value.is_floating_point() or value.is_complex()
+        target = _matching(dtype, value.is_complex()) if dtype is not None and floating else value.dtype
+        return value.to(dtype=target, device=device)
+    return value

@@ -1,0 +1,140 @@
+"""The algebra of operators: A @ B, A + B, c·A and stacks.
+
+    (A B)ᴴ = Bᴴ Aᴴ,   (A + B)ᴴ = Aᴴ + Bᴴ,   (c A)ᴴ = c̄ Aᴴ,   [A₁; A₂]ᴴ (y₁, y₂) = A₁ᴴ y₁ + A₂ᴴ y₂
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .base import LinearOperator, Operator
+
+__all__ = ["Composition", "LinearComposition", "Scaled", "Stack", "Sum", "compose", "stack"]
+
+
+def compose(outer: Operator, inner: Operator) -> Operator:
+    """outer ∘ inner; linear when both are."""
+    if outer.image_shape != inner.data_shape:
+        raise InputError(
+            f"A @ B needs B's data to be A's image: B gives {inner.data_shape}, A expects {outer.image_shape}; "
+            "build one of them for the other's shape"
+        )
+    if isinstance(outer, LinearOperator) and isinstance(inner, LinearOperator):
+        return LinearComposition(outer, inner)
+    return Composition(outer, inner)
+
+
+def stack(operators: Sequence[LinearOperator]) -> "Stack":
+    """Measure one image with several operators; their data are concatenated along the first data axis."""
+    return Stack(tuple(operators))
+
+
+class Composition(Operator):
+    """outer ∘ inner where at least one of them is non-linear."""
+
+    def __init__(self, outer: Operator, inner: Operator):
+        super().__init__(inner.image_shape, outer.data_shape, inner.dtype)
+        self.outer = outer
+        self.inner = inner
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._apply(x))
+
+    def linearise(self, x: Tensor) -> LinearOperator:
+        return LinearComposition(self.outer.linearise(self.inner(x)), self.inner.linearise(x))
+
+
+class LinearComposition(LinearOperator):
+    """outer ∘ inner, both linear."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator):
+        super().__init__(inner.image_shape, outer.data_shape, inner.dtype)
+        self.outer = outer
+        self.inner = inner
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer._apply(self.inner._apply(x))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.inner._adjoint(self.outer._adjoint(y))
+
+    def spectrum(self) -> Tensor | None:
+        outer, inner = self.outer.spectrum(), self.inner.spectrum()
+        return None if outer is None or inner is None else outer * inner
+
+
+class Sum(LinearOperator):
+    """A + B."""
+
+    def __init__(self, first: LinearOperator, second: LinearOperator):
+        for name in ("image_shape", "data_shape"):
+            if getattr(first, name) != getattr(second, name):
+                raise InputError(f"A + B needs equal {name}, got {getattr(first, name)} and {getattr(second, name)}")
+        super().__init__(first.image_shape, first.data_shape, torch.promote_types(first.dtype, second.dtype))
+        self.first = first
+        self.second = second
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.first._apply(x) + self.second._apply(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.first._adjoint(y) + self.second._adjoint(y)
+
+    def spectrum(self) -> Tensor | None:
+        first, second = self.first.spectrum(), self.second.spectrum()
+        return None if first is None or second is None else first + second
+
+
+class Scaled(LinearOperator):
+    """c·A with a number c."""
+
+    def __init__(self, operator: LinearOperator, factor: float | complex):
+        if isinstance(factor, bool) or not isinstance(factor, int | float | complex):
+            raise InputError(f"an operator is scaled by a number, got {type(factor).__name__}; use @ to compose operators")
+        if isinstance(factor, complex) and not operator.dtype.is_complex:
+            raise InputError(f"an operator on real images is scaled by a real number, got {factor}")
+        super().__init__(operator.image_shape, operator.data_shape, operator.dtype)
+        self.operator = operator
+        self.factor = factor
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.factor * self.operator._apply(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return complex(self.factor).conjugate() * self.operator._adjoint(y) if isinstance(self.factor, complex) else (
+            self.factor * self.operator._adjoint(y)
+        )
+
+    def spectrum(self) -> Tensor | None:
+        spectrum = self.operator.spectrum()
+        return None if spectrum is None or isinstance(self.factor, complex) else self.factor * spectrum
+
+    def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
+        return abs(self.factor) * self.operator.norm(iterations, tolerance, seed)
+
+
+class Stack(LinearOperator):
+    """[A₁; A₂; …] with data concatenated along the first data axis."""
+
+    def __init__(self, operators: tuple[LinearOperator, ...]):
+        if not operators:
+            raise InputError("stack expects at least one operator, got none")
+        first = operators[0]
+        for operator in operators[1:]:
+            if operator.image_shape != first.image_shape or operator.data_shape[1:] != first.data_shape[1:]:
+                raise InputError(
+                    f"stack expects operators on one image shape whose data agree in all axes but the first, got {first} and {operator}"
+                )
+        rows = sum(operator.data_shape[0] for operator in operators)
+        super().__init__(first.image_shape, (rows, *first.data_shape[1:]), first.dtype)
+        self.operators = operators
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.cat([operator._apply(x) for operator in self.operators], dim=-len(self.data_shape))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        parts = y.split([operator.data_shape[0] for operator in self.operators], dim=-len(self.data_shape))
+        images = [operator._adjoint(part) for operator, part in zip(self.operators, parts, strict=True)]
+        return torch.stack(images).sum(0)
