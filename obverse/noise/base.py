@@ -1,0 +1,120 @@
+"""What every noise law can do.
+
+A law p(y | m) of data y given their ideal mean m, independent from datum to datum. It is an immutable value: drawing from
+it, or evaluating it, never changes it, and its constants are checked when it is made.
+
+    score(y, m)       = ∂ log p(y | m) / ∂m
+    variance(m)       = E |y − m|²
+    weight(m)         = 1 / variance(m)                              (W in (AᴴWA + λI)⁻¹)
+    information(m)    = E score² per real coordinate of m            (twice the weight for a circular complex law)
+"""
+
+import dataclasses
+import math
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+__all__ = ["Noise"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Noise:
+    """Base of the noise laws; a subclass writes `sample`, `log_prob`, `variance` and `scaled`."""
+
+    gaussian: ClassVar[bool] = False
+    """Whether the law is Gaussian with a variance that does not depend on the mean."""
+    complex: ClassVar[bool] = False
+    """Whether data are complex."""
+    signed: ClassVar[bool] = True
+    """Whether data may be negative."""
+
+    def sample(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Data drawn around `mean`, with its shape, dtype and device.
+
+        The random numbers are drawn on the generator's device, so a CPU generator gives the same data for a mean on
+        any device.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define sample")
+
+    def log_prob(self, y: Tensor, mean: Tensor) -> Tensor:
+        """log p(y | mean), elementwise and real."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_prob")
+
+    def variance(self, mean: Tensor) -> Tensor:
+        """E |y − mean|², elementwise and real."""
+        raise NotImplementedError(f"{type(self).__name__} must define variance")
+
+    def scaled(self, factor: float) -> Self:
+        """The law of `factor · y` when y follows this law, in terms of the mean `factor · m`."""
+        raise NotImplementedError(f"{type(self).__name__} must define scaled")
+
+    def score(self, y: Tensor, mean: Tensor) -> Tensor:
+        """∂ log p(y | mean) / ∂mean, elementwise; for complex means ∂/∂Re + i ∂/∂Im."""
+        with torch.enable_grad():
+            point = mean.detach().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(self.log_prob(y, point).sum(), point)
+        return gradient
+
+    def weight(self, mean: Tensor) -> Tensor:
+        """1 / variance, elementwise, real and finite."""
+        return 1.0 / self.variance(mean)
+
+    def information(self, mean: Tensor) -> Tensor:
+        """Fisher information about each real coordinate of the mean, elementwise.
+
+        Where the law has no closed form this is 1/variance, which never exceeds it (Cramér–Rao)."""
+        return (2.0 if self.complex else 1.0) * self.weight(mean)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
+
+    def __hash__(self) -> int:
+        constants = (getattr(self, f.name) for f in dataclasses.fields(self))
+        return hash((type(self), *(tuple(c.shape) if isinstance(c, Tensor) else c for c in constants)))
+
+
+def positive(value: float | Tensor, owner: str, name: str) -> float | Tensor:
+    """`value` as a positive finite float, or a detached copy of a tensor of such numbers."""
+    if isinstance(value, Tensor):
+        if value.is_complex() or not value.is_floating_point() or not bool(((value > 0) & value.isfinite()).all()):
+            raise InputError(
+                f"{owner} expects a {name} of positive finite real numbers, got a tensor of {value.dtype} outside that; "
+                "mask bad pixels with operators.Mask instead"
+            )
+        return value.detach().clone()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+        raise InputError(f"{owner} expects a positive finite {name}, got {value!r}; pass a number above zero")
+    return float(value)
+
+
+def like(value: float | Tensor, other: Tensor) -> float | Tensor:
+    """A constant in the real precision and on the device of `other`."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(dtype=other.real.dtype if other.is_complex() else other.dtype, device=other.device)
+
+
+def real_only(value: Tensor, owner: str) -> Tensor:
+    """`value`, refused when it is complex or not floating."""
+    if not value.is_floating_point():
+        kind = "complex" if value.is_complex() else str(value.dtype)
+        hint = "use ComplexGaussian for complex data" if value.is_complex() else "convert with .float() or .double()"
+        raise InputError(f"{owner} expects real floating-point data, got {kind}; {hint}")
+    return value
+
+
+def source_device(mean: Tensor, generator: torch.Generator | None) -> torch.device:
+    """Where random numbers are drawn."""
+    return mean.device if generator is None else generator.device
+
+
+def _same(a: float | Tensor, b: float | Tensor) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
