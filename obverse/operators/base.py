@@ -2,22 +2,22 @@
 
     y = A(x),   ⟨A x, y⟩ = ⟨x, Aᴴ y⟩   when A is linear
 
-An operator is an immutable value. It maps images `(*batch, *image_shape)` to ideal data `(*batch, *data_shape)`, keeps the
-precision and device of what it is given, and is differentiable by autograd. A subclass writes `_apply` and, when it is
-linear, `_adjoint`; where its structure gives a closed form it also overrides `spectrum`, `norm` or `_solve`.
+An operator is an immutable value. It maps images `(*batch, *image_shape)` to ideal data `(*batch, *data_shape)`, keeps
+the precision and device of what it is given, and is differentiable by autograd. A subclass writes `_apply` and, when it
+is linear, `_adjoint`; where its structure gives a closed form it also overrides `spectrum`, `norm` or `_solve`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError, NumericsError
-from ..solvers.linear import cg
+from ..errors import InputError
+from .inverse import divide_spectrum, solve_normal
 
-__all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator"]
+__all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite"]
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
@@ -54,12 +54,14 @@ class Operator(metaclass=_Immutable):
 
     def __setattr__(self, name: str, value: Any):
         if getattr(self, "_frozen", False):
-            raise AttributeError(f"{type(self).__name__} is immutable: build a new operator instead of setting {name!r}")
+            raise AttributeError(
+                f"{type(self).__name__} is immutable: build a new operator instead of setting {name!r}"
+            )
         object.__setattr__(self, name, value)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Ideal data of the image `x`, shape `(*batch, *image_shape)` → `(*batch, *data_shape)`."""
-        _check(x, self.image_shape, f"{type(self).__name__} expects an image")
+        _check(x, self.image_shape, f"{type(self).__name__} expects an image", self.dtype)
         return self._apply(x)
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -67,8 +69,13 @@ class Operator(metaclass=_Immutable):
 
     def linearise(self, x: Tensor) -> "LinearOperator":
         """The Jacobian of the operator at the image `x` (one image, no batch axes), as a linear operator."""
-        _check(x, self.image_shape, f"{type(self).__name__}.linearise expects an image", batched=False)
+        _check(x, self.image_shape, f"{type(self).__name__}.linearise expects an image", self.dtype, batched=False)
         return Jacobian(self, x)
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """The real type of the operator's precision: float32 for complex64."""
+        return _matching(self.dtype, False)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
         """A copy whose constants have another precision and live on another device.
@@ -99,7 +106,7 @@ class LinearOperator(Operator):
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Aᴴ y, shape `(*batch, *data_shape)` → `(*batch, *image_shape)`."""
-        _check(y, self.data_shape, f"{type(self).__name__}.adjoint expects data")
+        _check(y, self.data_shape, f"{type(self).__name__}.adjoint expects data", self.dtype)
         return self._adjoint(y)
 
     @property
@@ -117,14 +124,20 @@ class LinearOperator(Operator):
         convolution; None otherwise. This is how solvers and methods find a Fourier closed form."""
         return None
 
+    def gram_spectrum(self) -> Tensor | None:
+        """Eigenvalues of AᴴA on the image's Fourier modes, laid out as in `spectrum`, if AᴴA is a circular convolution;
+        None otherwise. It exists wherever `spectrum` does, and for a circular gradient too."""
+        spectrum = self.spectrum()
+        return None if spectrum is None else spectrum.abs().square()
+
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         """Largest singular value, by power iteration on AᴴA unless a closed form is known.
 
         The estimate approaches from below; it stops once it changes by less than `tolerance`, relatively.
         """
-        spectrum = self.spectrum()
+        spectrum = self.gram_spectrum()
         if spectrum is not None:
-            return float(spectrum.abs().max())
+            return float(spectrum.max().sqrt())
         generator = torch.Generator().manual_seed(seed)
         x = torch.randn(self.image_shape, generator=generator, dtype=_matching(torch.float64, self.dtype.is_complex))
         x = x.to(dtype=self.dtype, device=self._device())
@@ -162,7 +175,7 @@ class LinearOperator(Operator):
             InputError: damping is not positive, or a shape is wrong.
             NumericsError: conjugate gradients did not reach the tolerance.
         """
-        _check(b, self.image_shape, f"{type(self).__name__}.solve expects an image")
+        _check(b, self.image_shape, f"{type(self).__name__}.solve expects an image", self.dtype)
         value = float(damping)
         if not (value > 0 and math.isfinite(value)):
             raise InputError(f"solve expects a positive damping, got {value:g}; pass a number above zero")
@@ -171,16 +184,15 @@ class LinearOperator(Operator):
         weight_tensor = None if weight is None else torch.as_tensor(weight, dtype=real, device=b.device)
         if tolerance is None:
             tolerance = 1e-6 if real == torch.float32 else 1e-12
-        inverse = _Inverse(self, tolerance, max_iterations)
-        return _ImplicitSolve.apply(b, damping_tensor, weight_tensor, inverse)  # type: ignore[return-value]
+        return solve_normal(self, b, damping_tensor, weight_tensor, tolerance, max_iterations)
 
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
         """The closed form of `solve`, or None where there is none; no gradient is needed here."""
-        spectrum = self.spectrum()
+        spectrum = self.gram_spectrum()
         if spectrum is None or (weight is not None and weight.numel() != 1):
             return None
         scale = 1.0 if weight is None else weight.reshape(())
-        return _divide(b, scale * spectrum.abs().square() + damping, len(self.image_shape) - 1)
+        return divide_spectrum(b, scale * constant_like(spectrum, damping) + damping, len(self.image_shape) - 1)
 
     def __add__(self, other: "LinearOperator") -> "LinearOperator":
         from .compose import Sum
@@ -232,7 +244,7 @@ class Adjoint(LinearOperator):
 
     def spectrum(self) -> Tensor | None:
         spectrum = self.operator.spectrum()
-        return None if spectrum is None else spectrum.conj()
+        return None if spectrum is None else spectrum.conj().resolve_conj()
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         return self.operator.norm(iterations, tolerance, seed)
@@ -260,60 +272,6 @@ class Jacobian(LinearOperator):
         return torch.stack(rows).reshape(*y.shape[: y.ndim - len(self.data_shape)], *self.image_shape)
 
 
-class _Inverse:
-    """(AᴴWA + damping I)⁻¹ by closed form or conjugate gradients, and what its derivative needs."""
-
-    def __init__(self, operator: LinearOperator, tolerance: float, max_iterations: int):
-        self.operator, self.tolerance, self.max_iterations = operator, tolerance, max_iterations
-
-    def __call__(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor:
-        with torch.no_grad():
-            closed = self.operator._solve(b, damping, weight)
-            if closed is not None:
-                return closed
-            normal: Callable[[Tensor], Tensor] = lambda v: self.operator.gram(v, weight) + damping * v
-            batch = b.ndim - len(self.operator.image_shape)
-            result = cg(normal, b, tolerance=self.tolerance, max_iterations=self.max_iterations, batch_dims=batch)
-            if not result.status.converged:
-                raise NumericsError(f"{type(self.operator).__name__}.solve: {result.status.message}")
-            return result.x
-
-
-class _ImplicitSolve(torch.autograd.Function):
-    """x = N⁻¹ b with N = AᴴWA + dI: ∂b = N⁻¹ g, ∂d = −Re⟨x, N⁻¹g⟩, ∂W = −Re(conj(A N⁻¹g) A x)."""
-
-    @staticmethod
-    def forward(ctx: Any, b: Tensor, damping: Tensor, weight: Tensor | None, inverse: _Inverse) -> Tensor:
-        x = inverse(b, damping, weight)
-        ctx.inverse = inverse
-        ctx.save_for_backward(x, damping, weight)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, damping, weight = ctx.saved_tensors
-        operator = ctx.inverse.operator
-        g = _ImplicitSolve.apply(gradients[0], damping, weight, ctx.inverse)
-        to_damping = to_weight = None
-        if ctx.needs_input_grad[1]:
-            to_damping = -_real_product(g, x).sum().reshape(damping.shape)  # type: ignore[arg-type]
-        if weight is not None and ctx.needs_input_grad[2]:
-            to_weight = -_real_product(operator(g), operator(x)).sum_to_size(weight.shape)
-        return g, to_damping, to_weight, None  # type: ignore[return-value]
-
-
-def _real_product(a: Tensor, b: Tensor) -> Tensor:
-    return (a.conj() * b).real if a.is_complex() else a * b
-
-
-def _divide(b: Tensor, eigenvalues: Tensor, dimensions: int) -> Tensor:
-    """Divide by eigenvalues given in rfftn layout; a complex image is divided part by part."""
-    if b.is_complex():
-        return torch.complex(_divide(b.real, eigenvalues, dimensions), _divide(b.imag, eigenvalues, dimensions))
-    axes = tuple(range(-dimensions, 0))
-    return torch.fft.irfftn(torch.fft.rfftn(b, dim=axes) / eigenvalues.to(b.dtype), s=b.shape[-dimensions:], dim=axes)
-
-
 def _as_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     result = tuple(int(n) for n in shape)
     if not result or any(n < 1 for n in result):
@@ -321,10 +279,28 @@ def _as_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     return result
 
 
-def _check(x: Tensor, shape: tuple[int, ...], what: str, batched: bool = True) -> None:
+def constant_like(constant: Tensor, x: Tensor) -> Tensor:
+    """An operator's constant in the precision and on the device of `x`; a complex constant stays complex."""
+    return constant.to(dtype=_matching(_matching(x.dtype, False), constant.is_complex()), device=x.device)
+
+
+def require_finite(constant: Tensor, what: str) -> Tensor:
+    """`constant` if it is a floating-point tensor without NaN or infinity; an InputError otherwise."""
+    if not isinstance(constant, Tensor) or not (constant.is_floating_point() or constant.is_complex()):
+        got = constant.dtype if isinstance(constant, Tensor) else type(constant).__name__
+        raise InputError(f"{what} as a floating-point tensor, got {got}; convert it with torch.as_tensor(...).float()")
+    bad = int((~torch.isfinite(constant)).sum())
+    if bad:
+        raise InputError(f"{what} of finite values, got {bad} NaN or infinite ones; replace them or mask them")
+    return constant
+
+
+def _check(x: Tensor, shape: tuple[int, ...], what: str, dtype: torch.dtype, batched: bool = True) -> None:
     given = tuple(x.shape)
     if not (x.is_floating_point() or x.is_complex()):
         raise InputError(f"{what} of a floating-point type, got {x.dtype}; convert it with .float() or .double()")
+    if dtype.is_complex and not x.is_complex():
+        raise InputError(f"{what} of a complex type, got {x.dtype}; convert it with .to({_matching(x.dtype, True)})")
     fits = given[len(given) - len(shape) :] == shape and len(given) >= len(shape)
     if not fits or (not batched and given != shape):
         batch = "(*batch, " if batched else "("

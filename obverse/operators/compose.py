@@ -1,6 +1,6 @@
 """The algebra of operators: A @ B, A + B, c·A and stacks.
 
-    (A B)ᴴ = Bᴴ Aᴴ,   (A + B)ᴴ = Aᴴ + Bᴴ,   (c A)ᴴ = c̄ Aᴴ,   [A₁; A₂]ᴴ (y₁, y₂) = A₁ᴴ y₁ + A₂ᴴ y₂
+(A B)ᴴ = Bᴴ Aᴴ,   (A + B)ᴴ = Aᴴ + Bᴴ,   (c A)ᴴ = c̄ Aᴴ,   [A₁; A₂]ᴴ (y₁, y₂) = A₁ᴴ y₁ + A₂ᴴ y₂
 """
 
 from collections.abc import Sequence
@@ -92,7 +92,9 @@ class Scaled(LinearOperator):
 
     def __init__(self, operator: LinearOperator, factor: float | complex):
         if isinstance(factor, bool) or not isinstance(factor, int | float | complex):
-            raise InputError(f"an operator is scaled by a number, got {type(factor).__name__}; use @ to compose operators")
+            raise InputError(
+                f"an operator is scaled by a number, got {type(factor).__name__}; use @ to compose operators"
+            )
         if isinstance(factor, complex) and not operator.dtype.is_complex:
             raise InputError(f"an operator on real images is scaled by a real number, got {factor}")
         super().__init__(operator.image_shape, operator.data_shape, operator.dtype)
@@ -103,8 +105,10 @@ class Scaled(LinearOperator):
         return self.factor * self.operator._apply(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return complex(self.factor).conjugate() * self.operator._adjoint(y) if isinstance(self.factor, complex) else (
-            self.factor * self.operator._adjoint(y)
+        return (
+            complex(self.factor).conjugate() * self.operator._adjoint(y)
+            if isinstance(self.factor, complex)
+            else (self.factor * self.operator._adjoint(y))
         )
 
     def spectrum(self) -> Tensor | None:
@@ -125,7 +129,8 @@ class Stack(LinearOperator):
         for operator in operators[1:]:
             if operator.image_shape != first.image_shape or operator.data_shape[1:] != first.data_shape[1:]:
                 raise InputError(
-                    f"stack expects operators on one image shape whose data agree in all axes but the first, got {first} and {operator}"
+                    "stack expects operators on one image shape whose data agree in all axes but the first, "
+                    f"got {first} and {operator}; reshape their data"
                 )
         rows = sum(operator.data_shape[0] for operator in operators)
         super().__init__(first.image_shape, (rows, *first.data_shape[1:]), first.dtype)

@@ -1,0 +1,22 @@
+"""Forward models and their algebra: `A(x)`, `A.adjoint(y)`, `A @ B`, `A + B`, `2.0 * A`, `A.H`, `A.solve(b, damping)`.
+
+Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_apply` and `_adjoint`; then run `check`.
+"""
+
+from .base import Adjoint, LinearOperator, Operator
+from .compose import compose, stack
+from .convolution import Convolution
+from .differences import Gradient
+from .elementary import Dense, Identity
+
+__all__ = [
+    "Adjoint",
+    "Convolution",
+    "Dense",
+    "Gradient",
+    "Identity",
+    "LinearOperator",
+    "Operator",
+    "compose",
+    "stack",
+]
