@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-install_import_hook("obverse", "beartype.beartype")
+install_import_hook("obverse", "tests.check")
 
 settings.register_profile("obverse", deadline=None, derandomize=True, max_examples=20)
 settings.load_profile("obverse")

@@ -11,7 +11,21 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("errors", "instruments", "io", "methods", "noise", "operators", "posterior", "priors", "problem", "report", "run", "solvers", "volume")
+_PACKAGES = (
+    "errors",
+    "instruments",
+    "io",
+    "methods",
+    "noise",
+    "operators",
+    "posterior",
+    "priors",
+    "problem",
+    "report",
+    "run",
+    "solvers",
+    "volume",
+)
 _NAMES = {"Problem": "problem", "Posterior": "posterior", "Estimate": "posterior", "Volume": "volume"}
 
 __all__ = ["__version__", *_PACKAGES, *_NAMES]

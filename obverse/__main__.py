@@ -1,0 +1,5 @@
+"""`python -m obverse`: the command line."""
+
+from .cli import main
+
+main()

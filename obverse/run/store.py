@@ -1,0 +1,172 @@
+"""The output folder of a run: claimed before work begins, filled file by file, complete once `run.json` is there.
+
+    OUT/.work/        tiles already computed, with the fingerprint of the run they belong to; removed at the end
+    OUT/run.json      written last: settings, seed, versions, hashes of inputs and outputs, diagnostics
+
+Every file is written whole or not at all. Nothing that Obverse did not write is ever removed.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import FormatError, InputError
+from ..io.safe import sha256, write_text
+
+__all__ = ["OUTPUTS", "Store", "describe_inputs", "read_record", "verify", "versions"]
+
+OUTPUTS = (
+    "image.ome.tif",
+    "std.ome.tif",
+    "posterior.safetensors",
+    "estimate.safetensors",
+    "measurement.safetensors",
+    "report.html",
+    "run.json",
+)
+
+_RECORD_LIMIT = 50_000_000  # bytes of a run.json
+
+
+class Store:
+    """One output folder.
+
+    Args:
+        folder: OUT; made if it is not there.
+        fingerprint: what makes two runs the same: inputs, settings, seed and version, as JSON-able values.
+        overwrite: replace the outputs of an earlier run.
+        resume: go on from the tiles of an interrupted run with the same fingerprint.
+
+    Raises:
+        InputError: the folder holds an earlier run (without overwrite), or other files, or tiles of a different run.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Any], *, overwrite: bool = False, resume: bool = False):
+        self.folder = folder
+        self.work = folder / ".work"
+        self._made = not folder.exists()
+        mark = hashlib.sha256(json.dumps(fingerprint, sort_keys=True, default=str).encode()).hexdigest()
+        self._claim(mark, overwrite, resume)
+
+    def _claim(self, mark: str, overwrite: bool, resume: bool) -> None:
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"expected a folder for the output, {self.folder} is a file; choose another -o")
+        present = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
+        ours = present & set(OUTPUTS)
+        stamp = self.work / "fingerprint"
+        interrupted = stamp.is_file()
+        if "run.json" in present and not overwrite:
+            raise InputError(
+                f"expected a new output folder, {self.folder} holds a finished run; pass --overwrite or another -o"
+            )
+        if present - set(OUTPUTS) - {".work"} and not (ours or interrupted):
+            raise InputError(
+                f"expected a new or empty output folder, {self.folder} holds other files; choose another -o"
+            )
+        if ours and not (overwrite or interrupted):
+            raise InputError(
+                f"expected a new output folder, {self.folder} holds {sorted(ours)[0]}; pass --overwrite or another -o"
+            )
+        if interrupted and resume and stamp.read_text() != mark:
+            raise InputError(
+                "expected --resume with the inputs, settings, seed and version of the interrupted run in "
+                f"{self.folder}, got others; repeat that command, or drop --resume and pass --overwrite to start afresh"
+            )
+        if interrupted and not resume and not overwrite:
+            raise InputError(
+                f"expected a new output folder, {self.folder} holds an interrupted run; pass --resume or --overwrite"
+            )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (interrupted and resume):
+                shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir(exist_ok=True)
+            write_text(stamp, mark, overwrite=True)
+        except OSError as error:
+            raise InputError(
+                f"expected to write to {self.folder}, got {error.strerror}; choose a folder that can be written"
+            ) from error
+
+    def abandon(self) -> None:
+        """Take back the claim of a run that computed nothing worth keeping."""
+        if self.work.exists() and not any(path.name != "fingerprint" for path in self.work.iterdir()):
+            shutil.rmtree(self.work, ignore_errors=True)
+            if self._made and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def drop_stale(self, kept: set[str]) -> None:
+        """Remove outputs of the run being replaced that the new one does not write, `run.json` first."""
+        for name in ("run.json", *OUTPUTS):
+            if name not in kept:
+                (self.folder / name).unlink(missing_ok=True)
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write `run.json` with the hashes of all outputs, then drop the work folder."""
+        names = [name for name in OUTPUTS if name not in ("run.json", "report.html") and (self.folder / name).is_file()]
+        record["outputs"] = {name: sha256(self.folder / name) for name in names}
+        write_text(self.folder / "run.json", json.dumps(record, indent=2) + "\n", overwrite=True)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `run.json` of a finished run."""
+    path = folder / "run.json"
+    if not path.is_file():
+        raise InputError(
+            f"expected the folder of a finished run, found no run.json in {folder}; name the -o folder of a run"
+        )
+    if path.stat().st_size > _RECORD_LIMIT:
+        raise FormatError(
+            f"expected a run.json of at most {_RECORD_LIMIT} bytes, got a larger one in {folder}; it is damaged"
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(
+            f"expected JSON in {path}, got text that does not parse; run the reconstruction again"
+        ) from error
+    if not isinstance(record, dict) or "obverse" not in record:
+        raise FormatError(
+            f"expected a record written by Obverse in {path}, got something else; name the -o folder of a run"
+        )
+    return record
+
+
+def verify(folder: Path) -> list[str]:
+    """Names of the stored outputs whose SHA-256 is no longer the one in `run.json` (or that are gone)."""
+    outputs = read_record(folder).get("outputs", {})
+    return [
+        name for name, digest in outputs.items() if not (folder / name).is_file() or sha256(folder / name) != digest
+    ]
+
+
+def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Name, role, SHA-256 and size of each input file."""
+    return [
+        {"role": role, "name": path.name, "sha256": sha256(path), "bytes": os.path.getsize(path)}
+        for role, path in paths.items()
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed the result."""
+    found = {"obverse": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for name in ("torch", "numpy", "scipy", "numba", "tifffile", "safetensors", "linear_operator"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def now() -> str:
+    """The time of day in ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
