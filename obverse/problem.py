@@ -3,7 +3,8 @@
     y ~ p(· | A(x)),       −log p(y | x) = −Σ_i log p(y_i | (A x)_i)
 
     gradient     ∇ₓ −log p(y | x) = −Jᴴ score(y, A x),     J the Jacobian of A
-    residual     r = (y − A x)/√variance(A x),             chi2 = mean |r|², about 1 when operator, noise and image are right
+    residual     r = (y − A x)/√variance(A x)
+    chi2         mean |r|², about 1 when operator, noise and image are right
 
 Example:
     >>> import torch
@@ -16,12 +17,11 @@ Example:
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .errors import InputError
-from .noise.base import Noise
+from .noise.base import Noise, stream
 from .operators.base import LinearOperator, Operator
 
 __all__ = ["Problem"]
@@ -71,7 +71,7 @@ class Problem:
         if isinstance(seed, torch.Generator):
             seed = int(torch.randint(2**62, (1,), generator=seed, device=seed.device))
         items = mean.reshape(-1, *self.operator.data_shape)
-        draws = [self.noise.sample(item, _stream(seed, first + i)) for i, item in enumerate(items)]
+        draws = [self.noise.sample(item, stream(seed, first + i)) for i, item in enumerate(items)]
         return torch.stack(draws).reshape(mean.shape) if draws else mean
 
     def log_likelihood(self, x: Tensor, y: Tensor) -> Tensor:
@@ -149,10 +149,3 @@ class Problem:
                 f"{law} noise expects data of at least zero, got {float(y.min()):g}; add back the offset that was "
                 "subtracted, or use PoissonGaussian"
             )
-
-
-def _stream(seed: int, index: int) -> torch.Generator:
-    if seed < 0:
-        raise InputError(f"expected a seed of at least zero, got {seed}; pass a non-negative integer")
-    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))

@@ -1,7 +1,7 @@
 """What every noise law can do.
 
-A law p(y | m) of data y given their ideal mean m, independent from datum to datum. It is an immutable value: drawing from
-it, or evaluating it, never changes it, and its constants are checked when it is made.
+A law p(y | m) of data y given their ideal mean m, independent from datum to datum. It is an immutable value: drawing
+from it, or evaluating it, never changes it, and its constants are checked when it is made.
 
     score(y, m)       = ∂ log p(y | m) / ∂m
     variance(m)       = E |y − m|²
@@ -13,12 +13,13 @@ import dataclasses
 import math
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 
-__all__ = ["Noise"]
+__all__ = ["Noise", "stream"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,12 +80,20 @@ class Noise:
         return hash((type(self), *(tuple(c.shape) if isinstance(c, Tensor) else c for c in constants)))
 
 
+def stream(seed: int, index: int) -> torch.Generator:
+    """The random stream of item `index` of a batch: the same however the batch is split."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"expected a seed of at least zero, got {seed!r}; pass a non-negative integer")
+    state = np.random.SeedSequence((seed, index)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
 def positive(value: float | Tensor, owner: str, name: str) -> float | Tensor:
     """`value` as a positive finite float, or a detached copy of a tensor of such numbers."""
     if isinstance(value, Tensor):
         if value.is_complex() or not value.is_floating_point() or not bool(((value > 0) & value.isfinite()).all()):
             raise InputError(
-                f"{owner} expects a {name} of positive finite real numbers, got a tensor of {value.dtype} outside that; "
+                f"{owner} expects a {name} of positive finite real numbers, got another {value.dtype} tensor; "
                 "mask bad pixels with operators.Mask instead"
             )
         return value.detach().clone()

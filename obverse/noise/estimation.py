@@ -2,16 +2,20 @@
 
     y = offset + g·Poisson(m/g) + N(0, σ²)    ⇒    variance(level) = g (level − offset) + σ²
 
-The residual of a mask that removes every bilinear surface, [1 −2 1] ⊗ [1 −2 1], has standard deviation 6σ on white noise.
-Pixels are sorted by their local 3×3 mean; in each class of level only those of weakest gradient are kept, and their
-variance is read from the residuals. Mean, gradient and residual filters are mutually orthogonal, so that for white noise
-the choice does not bias the variance. A line is fitted to variance against level by iteratively reweighted least squares,
-each class weighted by its precision, with Tukey's weight against classes that texture has inflated.
+The residual of a mask that removes every bilinear surface, [1 −2 1] ⊗ [1 −2 1], has standard deviation 6σ on white
+noise. Pixels are sorted by their local 3×3 mean; in each class of level only those of weakest gradient are kept, and
+their variance is read from the residuals. Mean, gradient and residual filters are mutually orthogonal, so for white
+noise the choice does not bias the variance. A line is fitted to variance against level by iteratively reweighted least
+squares, each class weighted by its precision, with Tukey's weight against classes that texture has inflated.
 
-Assumptions: noise independent from pixel to pixel (no demosaicing, denoising, JPEG or rescaling), enough smooth places at
-different levels, exposure range not saturated. One image cannot tell offset from read noise: only their combination
-σ² − g·offset shows. When no offset is given, the darkest level is taken for it, and `read_noise` is the standard deviation
-there; the variance law is right for either choice. Three-dimensional stacks are filtered plane by plane.
+Assumptions: noise independent from pixel to pixel (no demosaicing, denoising, JPEG or rescaling), a lens that blurs by
+about a pixel or more, enough smooth places at different levels, exposure range not saturated. One image cannot tell
+offset from read noise: only their combination σ² − g·offset shows. When no offset is given, the darkest level is taken
+for it, and `read_noise` is the standard deviation there; the variance law is right for either choice.
+Three-dimensional stacks are filtered plane by plane.
+
+Measured on five textured photographs and a ramp, blurred by a Gaussian of 1.2 pixels, at four settings of the camera:
+gain within 5 %, read noise within 20 %. Scenes with texture in single pixels inflate the gain by 10 % to 60 %.
 
 References: Immerkær, "Fast noise variance estimation", CVIU 1996. Foi, Trimeche, Katkovnik, Egiazarian, "Practical
 Poissonian–Gaussian noise modeling and fitting for single-image raw-data", IEEE TIP 2008.
