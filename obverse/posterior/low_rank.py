@@ -1,0 +1,161 @@
+"""The compact covariance in which every posterior can be stored: low rank plus diagonal.
+
+    Σ = U diag(λ) Uᵀ + diag(d),      Σ⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹,   W = U Λ^½      (Woodbury)
+
+Built from marginal variances v it keeps them: d = clip(v − diag(U Λ Uᵀ), floor). The mass that the clip adds is
+reported, since it shows factors that claim more than the marginals allow.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, NumericsError
+from .covariance import Components, Covariance, streams
+
+__all__ = ["LowRankDiagonal"]
+
+
+class LowRankDiagonal(Covariance):
+    """U diag(λ) Uᵀ + diag(d), with all of its algebra exact.
+
+    Args:
+        U: factors `(n, K)`; columns need not be orthonormal, for instance after a crop.
+        eigenvalues: λ ≥ 0, `(K,)`, in squared image units.
+        diagonal: d ≥ 0, `(n,)` or `image_shape`; `solve` and `logdet` need d > 0.
+        image_shape: `(C, H, W)` or `(C, D, H, W)`.
+
+    Example:
+        >>> U = torch.eye(4, dtype=torch.float64)[:, :1]
+        >>> compact = LowRankDiagonal(U, torch.tensor([3.0]).double(), torch.ones(4).double(), (1, 2, 2))
+        >>> compact.diagonal().flatten().tolist(), round(compact.logdet(), 6)
+        ([4.0, 1.0, 1.0, 1.0], 1.386294)
+    """
+
+    def __init__(self, U: Tensor, eigenvalues: Tensor, diagonal: Tensor, image_shape: Sequence[int]):
+        super().__init__(image_shape, U.dtype, U.device)
+        if U.ndim != 2 or U.shape[0] != self.size or eigenvalues.shape != U.shape[1:] or diagonal.numel() != self.size:
+            raise InputError(
+                f"low rank plus diagonal expects U ({self.size}, K), eigenvalues (K,) and a diagonal of {self.size}, "
+                f"got {tuple(U.shape)}, {tuple(eigenvalues.shape)} and {tuple(diagonal.shape)}; reshape them"
+            )
+        for name, part in (("eigenvalues", eigenvalues), ("diagonal", diagonal)):
+            if not bool(part.isfinite().all()) or bool((part < 0).any()):
+                raise InputError(f"{name} expects finite variances ≥ 0, got a negative or non-finite one; clip them")
+        self.U = U
+        self.eigenvalues = eigenvalues.to(U.dtype)
+        self.d = diagonal.reshape(-1).to(U.dtype)
+        self.clipped = 0.0
+
+    @classmethod
+    def from_marginals(
+        cls, U: Tensor, eigenvalues: Tensor, variance: Tensor, image_shape: Sequence[int], floor: float = 1e-6
+    ) -> "LowRankDiagonal":
+        """The compact form with marginal variances `variance`, kept exactly wherever the factors allow.
+
+        Args:
+            U: `(n, K)`.
+            eigenvalues: `(K,)`.
+            variance: marginal variances, `(n,)` or `image_shape`.
+            floor: least d, as a fraction of the mean variance; it keeps Σ invertible.
+
+        Returns:
+            A covariance whose `clipped` is the variance that the floor added, as a fraction of the trace.
+        """
+        flat = variance.reshape(-1).to(U.dtype)
+        rest = flat - U.square() @ eigenvalues.to(U.dtype)
+        d = rest.clamp_min(floor * float(flat.mean()))
+        built = cls(U, eigenvalues, d, image_shape)
+        built.clipped = float((d - rest).sum() / flat.sum())
+        return built
+
+    def _flat(self, images: Tensor) -> Tensor:
+        return images.reshape(len(images), -1)
+
+    def _matvec(self, images: Tensor) -> Tensor:
+        v = self._flat(images)
+        U, scale, d = self.U.to(v.dtype), self.eigenvalues.to(v.dtype), self.d.to(v.dtype)
+        return ((v @ U * scale) @ U.mT + d * v).reshape(images.shape)
+
+    def _solve(self, images: Tensor) -> Tensor:
+        found = self._woodbury().solve(self._flat(images).double().mT)
+        return found.mT.to(images.dtype).reshape(images.shape)
+
+    def logdet(self) -> float:
+        return float(self._woodbury().logdet())
+
+    def diagonal(self) -> Tensor:
+        return (self.U.square() @ self.eigenvalues + self.d).reshape(self.image_shape)
+
+    def factors(self, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """U, λ and d: those stored when `rank` is None or their number, else a truncation that keeps the marginals.
+
+        A truncation keeps the largest stored factors, and moves the variance of the others into the diagonal.
+        """
+        if rank is None or rank == len(self.eigenvalues):
+            return self.U, self.eigenvalues, self.d
+        if rank > len(self.eigenvalues):
+            return super().factors(rank)
+        self._check_rank(rank, 0)
+        order = (self.eigenvalues * self.U.square().sum(0)).argsort(descending=True)
+        kept, rest = order[:rank], order[rank:]
+        return self.U[:, kept], self.eigenvalues[kept], self.d + self.U[:, rest].square() @ self.eigenvalues[rest]
+
+    def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
+        """By block Krylov on the compact form, or exactly where the diagonal is constant and U orthonormal."""
+        self._check_rank(k, 1)
+        if k <= len(self.eigenvalues) and self._spectral():
+            variances, order = (self.eigenvalues + self.d[0]).sort(descending=True)
+            return self._ranked(variances[:k], self.U[:, order[:k]].mT.reshape(k, *self.image_shape))
+        return super().components(k, products=products, seed=seed)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        draws = []
+        for own in streams(n, generator):
+            z = torch.randn(len(self.eigenvalues) + self.size, generator=own, dtype=self.dtype, device=own.device)
+            z = z.to(self.device)
+            draws.append(self.U @ (self.eigenvalues.sqrt() * z[: len(self.eigenvalues)]))
+            draws[-1] += self.d.sqrt() * z[len(self.eigenvalues) :]
+        return torch.stack(draws).reshape(n, *self.image_shape)
+
+    def scaled(self, factor: float) -> "LowRankDiagonal":
+        if not factor > 0:
+            raise InputError(f"a covariance is scaled by a positive factor, got {factor}; pass the square of the scale")
+        built = LowRankDiagonal(self.U, self.eigenvalues * factor, self.d * factor, self.image_shape)
+        built.clipped = self.clipped
+        return built
+
+    def restricted(self, slices: Sequence[slice]) -> "LowRankDiagonal":
+        """P Σ Pᵀ: rows of U and entries of d are kept; the columns of U are no longer orthonormal."""
+        slices = tuple(slices)
+        kept = torch.arange(self.size, device=self.device).reshape(self.image_shape)[slices]
+        if len(slices) != len(self.image_shape) or kept.numel() == 0:
+            raise InputError(f"a crop expects {len(self.image_shape)} slices that keep pixels, got {slices}")
+        rows = kept.reshape(-1)
+        built = LowRankDiagonal(self.U[rows], self.eigenvalues, self.d[rows], tuple(kept.shape))
+        built.clipped = self.clipped
+        return built
+
+    def _spectral(self) -> bool:
+        """Are U's columns eigenvectors of Σ that carry its largest eigenvalues?"""
+        gram = self.U.mT @ self.U
+        close = 1e-5 if self.dtype == torch.float32 else 1e-12
+        orthonormal = bool((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max() < close)
+        return orthonormal and bool((self.d - self.d[0]).abs().max() <= close * self.d[0])
+
+    def _woodbury(self):
+        """In double precision: Woodbury subtracts nearly equal vectors when λ ≫ d."""
+        from linear_operator.operators import (
+            DiagLinearOperator,
+            LowRankRootAddedDiagLinearOperator,
+            LowRankRootLinearOperator,
+        )
+
+        if not bool((self.d > 0).all()):
+            raise NumericsError(
+                "solve and logdet of low rank plus diagonal expect a positive diagonal, got a zero in it; "
+                "build it with LowRankDiagonal.from_marginals, which floors it"
+            )
+        root = LowRankRootLinearOperator(self.U.double() * self.eigenvalues.double().sqrt())
+        return LowRankRootAddedDiagLinearOperator(root, DiagLinearOperator(self.d.double()))

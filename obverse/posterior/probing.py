@@ -1,0 +1,106 @@
+"""The diagonal of a matrix known only through products, by coloured random signs.
+
+    z = ±1 on the pixels of one colour and 0 elsewhere:   diag(Σ)ᵢ ≈ zᵢ (Σ z)ᵢ = Σᵢᵢ + Σ_{j≠i, same colour} zᵢ zⱼ Σᵢⱼ
+
+Pixels of one colour lie a stride apart, so that only correlations at that distance and beyond disturb; random signs
+make the disturbance zero on average, and repeating them gives the standard error. If a similar matrix C with known
+diagonal is at hand, Σ − βC is probed instead, with β from the repeats: where Σ resembles C, nearly nothing disturbs.
+
+References: Tang, Saad, "A probing method for computing the diagonal of a matrix inverse", Numer. Linear Algebra Appl.
+2012. Bekas, Kokiopoulou, Saad, "An estimator for the diagonal of a matrix", Appl. Numer. Math. 2007.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .covariance import Covariance
+
+__all__ = ["Probed", "probe_diagonal"]
+
+# Repeats of every colour: enough for a standard error, few enough to leave the budget to the stride.
+_REPEATS = 4
+# A variance is kept above this fraction of the mean variance.
+_FLOOR = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """A probed diagonal.
+
+    Args:
+        diagonal: the estimate, `image_shape`.
+        standard_error: of each entry, from the spread over repeats smoothed over the image's colours, `image_shape`.
+        products: products with the matrix that it took.
+        clipped: number of entries raised to the floor.
+    """
+
+    diagonal: Tensor
+    standard_error: Tensor
+    products: int
+    clipped: int
+
+
+def probe_diagonal(
+    matvec: Callable[[Tensor], Tensor],
+    like: Covariance,
+    budget: int,
+    generator: torch.Generator,
+    control: Covariance | None = None,
+) -> Probed:
+    """Estimate the diagonal of `matvec`, a symmetric positive product on images `(b, *like.image_shape)`.
+
+    Args:
+        matvec: the product.
+        like: gives image shape, precision and device.
+        budget: about how many products may be spent; at least four per channel are.
+        generator: of the signs.
+        control: a similar covariance with a known diagonal.
+    """
+    shape = like.image_shape
+    dimensions = len(shape) - 1
+    stride = max(1, int((budget / (shape[0] * _REPEATS) + 1e-9) ** (1 / dimensions)))
+    colours = list(itertools.product(range(shape[0]), *(range(min(stride, m)) for m in shape[1:])))
+    estimates, controls = [], []
+    for _ in range(_REPEATS):
+        signs = torch.randint(0, 2, shape, generator=generator, device=generator.device) * 2 - 1
+        signs = signs.to(dtype=like.dtype, device=like.device)
+        total, known = torch.zeros_like(signs), torch.zeros_like(signs)
+        for colour in colours:
+            where = (colour[0], *(slice(offset, None, stride) for offset in colour[1:]))
+            probe = torch.zeros_like(signs)
+            probe[where] = signs[where]
+            total[where] = (probe * matvec(probe[None])[0])[where]
+            if control is not None:
+                known[where] = (probe * control.matvec(probe))[where]
+        estimates.append(total)
+        controls.append(known)
+    values = torch.stack(estimates)
+    if control is not None:
+        values = _controlled(values, torch.stack(controls), control.diagonal())
+    diagonal = values.mean(0)
+    floor = _FLOOR * float(diagonal.mean().clamp_min(0))
+    # The spread over four repeats is itself noisy; its neighbourhood shares one law, so it is averaged locally.
+    error = _smoothed(values.var(0) / _REPEATS).sqrt()
+    return Probed(diagonal.clamp_min(floor), error, _REPEATS * len(colours), int((diagonal < floor).sum()))
+
+
+def _controlled(values: Tensor, controls: Tensor, truth: Tensor) -> Tensor:
+    spread = controls - controls.mean(0)
+    power = float(spread.square().sum())
+    if power == 0:
+        return values
+    beta = float((spread * (values - values.mean(0))).sum()) / power
+    return values - beta * (controls - truth)
+
+
+def _smoothed(image: Tensor) -> Tensor:
+    """Moving average over 5 pixels along each spatial axis, by edge replication."""
+    for axis in range(1, image.ndim):
+        index = torch.arange(image.shape[axis], device=image.device)
+        shifted = [image.index_select(axis, (index + k).clamp(0, image.shape[axis] - 1)) for k in range(-2, 3)]
+        image = torch.stack(shifted).mean(0)
+    return image
