@@ -21,6 +21,7 @@ import tifffile
 from ..errors import FormatError, InputError
 from ..volume import Volume
 from . import ome
+from .safe import atomic_write
 from .tiff_layout import TiffInfo, info
 from .tiff_structure import check_expansion
 
@@ -102,8 +103,6 @@ def write(volume: Volume, path: str | os.PathLike, *, dtype: str | None = "float
     Raises:
         InputError: an axis other than T, C, Z, Y, X, a missing X or Y, or a type that OME-TIFF does not have.
     """
-    from .safe import atomic_path
-
     if "Y" not in volume.axes or "X" not in volume.axes or set(volume.axes) - set("TCZYX"):
         raise InputError(f"OME-TIFF expects axes out of TCZYX with Y and X, got {volume.axes!r}; rename or select axes")
     array = np.asarray(volume.array)
@@ -115,9 +114,9 @@ def write(volume: Volume, path: str | os.PathLike, *, dtype: str | None = "float
     array = np.ascontiguousarray(array, dtype=kind)
     description = ome.render(volume, array)
     path = Path(path)
-    with atomic_path(path) as temporary:
+    with atomic_write(path, overwrite=True) as file:
         tifffile.imwrite(
-            temporary,
+            file,
             array.reshape(-1, *array.shape[-2:]),
             photometric="minisblack",
             description=description,
