@@ -7,16 +7,25 @@ from .base import Adjoint, LinearOperator, Operator
 from .compose import compose, stack
 from .convolution import Convolution
 from .differences import Gradient
+from .downsample import Downsample
 from .elementary import Dense, Identity
+from .fourier import Fourier
+from .sampling import Mask, Mosaic
+from .wavelet import Wavelet
 
 __all__ = [
     "Adjoint",
     "Convolution",
     "Dense",
+    "Downsample",
+    "Fourier",
     "Gradient",
     "Identity",
     "LinearOperator",
+    "Mask",
+    "Mosaic",
     "Operator",
+    "Wavelet",
     "compose",
     "stack",
 ]

@@ -116,7 +116,11 @@ class LinearOperator(Operator):
 
     def gram(self, x: Tensor, weight: Tensor | float | None = None) -> Tensor:
         """Aᴴ W A x, with W = `weight` the inverse noise variance (identity when None)."""
-        y = self(x)
+        _check(x, self.image_shape, f"{type(self).__name__}.gram expects an image", self.dtype)
+        return self._gram(x, weight)
+
+    def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
+        y = self._apply(x)
         return self._adjoint(y if weight is None else weight * y)
 
     def spectrum(self) -> Tensor | None:
@@ -266,7 +270,7 @@ class Jacobian(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         point = self.x.to(_matching(y.dtype, self.x.is_complex()))
-        _, pull = torch.func.vjp(self.operator._apply, point)
+        pull = torch.func.vjp(self.operator._apply, point)[1]
         flat = y.reshape(-1, *self.data_shape)
         rows = [pull(u)[0] for u in flat]
         return torch.stack(rows).reshape(*y.shape[: y.ndim - len(self.data_shape)], *self.image_shape)

@@ -62,7 +62,11 @@ class LinearComposition(LinearOperator):
 
     def spectrum(self) -> Tensor | None:
         outer, inner = self.outer.spectrum(), self.inner.spectrum()
-        return None if outer is None or inner is None else outer * inner
+        return None if outer is None or inner is None else outer * inner.to(outer.device)
+
+    def gram_spectrum(self) -> Tensor | None:
+        outer, inner = self.outer.gram_spectrum(), self.inner.spectrum()
+        return None if outer is None or inner is None else outer * inner.abs().square().to(outer.device)
 
 
 class Sum(LinearOperator):
@@ -84,7 +88,7 @@ class Sum(LinearOperator):
 
     def spectrum(self) -> Tensor | None:
         first, second = self.first.spectrum(), self.second.spectrum()
-        return None if first is None or second is None else first + second
+        return None if first is None or second is None else first + second.to(first.device)
 
 
 class Scaled(LinearOperator):
@@ -115,6 +119,14 @@ class Scaled(LinearOperator):
         spectrum = self.operator.spectrum()
         return None if spectrum is None or isinstance(self.factor, complex) else self.factor * spectrum
 
+    def gram_spectrum(self) -> Tensor | None:
+        spectrum = self.operator.gram_spectrum()
+        return None if spectrum is None else abs(self.factor) ** 2 * spectrum
+
+    def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
+        power = abs(self.factor) ** 2
+        return self.operator._solve(b, damping, torch.full_like(damping, power) if weight is None else power * weight)
+
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         return abs(self.factor) * self.operator.norm(iterations, tolerance, seed)
 
@@ -143,3 +155,12 @@ class Stack(LinearOperator):
         parts = y.split([operator.data_shape[0] for operator in self.operators], dim=-len(self.data_shape))
         images = [operator._adjoint(part) for operator, part in zip(self.operators, parts, strict=True)]
         return torch.stack(images).sum(0)
+
+    def gram_spectrum(self) -> Tensor | None:
+        total = None
+        for operator in self.operators:
+            spectrum = operator.gram_spectrum()
+            if spectrum is None:
+                return None
+            total = spectrum if total is None else total + spectrum.to(total.device)
+        return total
