@@ -149,13 +149,13 @@ def write_safetensors(
     prefix = len(encoded).to_bytes(8, "little") + encoded
     digest = hashlib.sha256(prefix)
     for array in prepared.values():
-        digest.update(memoryview(array).cast("B") if array.size else b"")
+        digest.update(_bytes(array))
     found = digest.hexdigest()
     with atomic_write(path, overwrite) as file:
         # Our key is the first in the header, so its value is the first run of 64 zeros.
         file.write(prefix.replace(_NO_DIGEST, found.encode(), 1))
         for array in prepared.values():
-            file.write(memoryview(array).cast("B") if array.size else b"")
+            file.write(_bytes(array))
     return found
 
 
@@ -243,6 +243,11 @@ def _little_endian(name: str, array: Any) -> np.ndarray:
     if name == "__metadata__":
         raise InputError("an array expects another name than '__metadata__', got it; rename the array")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(array.shape)
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    """The array's memory, without a copy; a view with a zero size cannot be cast to bytes."""
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
 def _check_free(path: Path, overwrite: bool) -> None:

@@ -158,4 +158,4 @@ class LowRankDiagonal(Covariance):
                 "build it with LowRankDiagonal.from_marginals, which floors it"
             )
         root = LowRankRootLinearOperator(self.U.double() * self.eigenvalues.double().sqrt())
-        return LowRankRootAddedDiagLinearOperator(root, DiagLinearOperator(self.d.double()))
+        return LowRankRootAddedDiagLinearOperator(root, DiagLinearOperator(self.d.double()))  # type: ignore[arg-type]

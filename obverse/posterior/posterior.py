@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import FormatError, InputError
 from ..io.safe import DEFAULT_LIMIT, read_safetensors, write_safetensors
 from ..solvers.result import Status
-from .covariance import Components, Covariance, streams
+from .covariance import Components, Covariance
 from .estimate import Estimate
 from .low_rank import LowRankDiagonal
 
@@ -104,11 +104,12 @@ class Posterior(Estimate):
         Raises:
             InputError: the covariance cannot be sampled and no draws were kept.
         """
+        if n < 1:
+            raise InputError(f"sample expects to draw at least one image, got {n}; ask for one or more")
         generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
         if self.draws is not None:
-            streams(n, generator)
-            order = torch.randperm(len(self.draws), generator=torch.Generator().manual_seed(generator.initial_seed()))
-            return self.draws[order.repeat(math.ceil(n / len(order)))[:n]]
+            order = torch.randperm(len(self.draws), generator=generator, device=generator.device)
+            return self.draws[order.repeat(math.ceil(n / len(order)))[:n].to(self.draws.device)]
         zero_mean = self.covariance.sample(n, generator)
         if zero_mean is None:
             raise InputError(
@@ -134,9 +135,8 @@ class Posterior(Estimate):
         if self.interval_kind(level) == "quantiles":
             assert self.draws is not None
             values = self.draws if weights is None else self._project(self.draws, weights)
-            ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype, device=values.device)
-            low, high = torch.quantile(values, ends[0], dim=0), torch.quantile(values, ends[1], dim=0)
-            return low, high
+            ordered = values.sort(0).values
+            return _quantile(ordered, (1 - level) / 2), _quantile(ordered, (1 + level) / 2)
         z = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
         centre, spread = (self.mean, self.std) if weights is None else self.functional(weights)
         return centre - z * spread, centre + z * spread
@@ -269,6 +269,13 @@ class Posterior(Estimate):
         batch = weights.shape[: weights.ndim - self.mean.ndim]
         flat = weights.reshape(-1, self.mean.numel())
         return (images.reshape(len(images), -1).to(flat) @ flat.mT).reshape(len(images), *batch)
+
+
+def _quantile(ordered: Tensor, probability: float) -> Tensor:
+    """Linear interpolation between order statistics; `torch.quantile` refuses more than 16 million numbers."""
+    position = probability * (len(ordered) - 1)
+    below = min(int(position), len(ordered) - 2)
+    return torch.lerp(ordered[below], ordered[below + 1], position - below)
 
 
 def _plain(value: Any) -> Any:
