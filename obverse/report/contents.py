@@ -1,0 +1,172 @@
+"""What a run has stored in its output folder, read back and checked.
+
+Nothing else is consulted: the report says what these files say. A file whose SHA-256 is not the one that run.json
+states, arrays whose shapes do not fit, and values that are not finite become sentences in `warnings`.
+"""
+
+__all__ = ["Contents", "read"]
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import FormatError, InputError
+from ..io.safe import read_safetensors, sha256
+
+_MEASURED = ("data", "prediction", "noise_std")
+_EXTRA = ("reference", "data_share")
+_CURVES = ("frc_frequency", "frc_before", "frc_after")
+_LARGEST_JSON = 64 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """Stored results of one run, as numpy arrays of shape (C, H, W) or (C, D, H, W)."""
+
+    folder: Path
+    run: dict[str, Any]
+    mean: np.ndarray
+    std: np.ndarray | None = None
+    covariance: Any = None
+    directions: np.ndarray | None = None
+    """(K, C, …): columns of U, the covariance being U Λ Uᵀ + D."""
+    variances: np.ndarray | None = None
+    """(K,): Λ."""
+    diagonal: np.ndarray | None = None
+    """(C, …): D."""
+    target: str | None = None
+    diagnostics: dict[str, Any] | None = None
+    arrays: dict[str, np.ndarray] | None = None
+    """data, prediction, noise_std, reference, data_share, frc_*: those that are stored."""
+    warnings: tuple[str, ...] = ()
+
+    def array(self, name: str) -> np.ndarray | None:
+        """Return a stored array, or None."""
+        return (self.arrays or {}).get(name)
+
+
+def read(folder: Path) -> Contents:
+    """Read run.json, posterior.safetensors or estimate.safetensors, and measurement.safetensors if it is there.
+
+    Raises:
+        InputError: the folder holds no finished run.
+        FormatError: a file is damaged.
+    """
+    folder = Path(folder)
+    run = _read_run(folder / "run.json")
+    warnings = _check_hashes(folder, run)
+    posterior, estimate = folder / "posterior.safetensors", folder / "estimate.safetensors"
+    if posterior.is_file():
+        fields = _read_posterior(posterior)
+    elif estimate.is_file():
+        arrays = read_safetensors(estimate)[0]
+        if "image" not in arrays:
+            raise FormatError(f'{estimate.name}: expected an array "image"; got {sorted(arrays)}; run again')
+        fields = {"mean": arrays["image"]}
+    else:
+        raise InputError(
+            f"expected posterior.safetensors or estimate.safetensors in {folder}; got neither; "
+            "give the output folder of a finished `obverse reconstruct`"
+        )
+    mean = fields["mean"]
+    if np.iscomplexobj(mean) or mean.ndim not in (3, 4):
+        raise InputError(
+            f"expected a real image (C, H, W) or (C, D, H, W); got {mean.dtype} of shape {mean.shape}; "
+            "store its magnitude, or its real and imaginary parts as two channels"
+        )
+    measurement = folder / "measurement.safetensors"
+    stored = read_safetensors(measurement)[0] if measurement.is_file() else {}
+    if not stored:
+        warnings.append("No measurement.safetensors is stored: data and residual cannot be shown or checked.")
+    kept, found = _fitting(stored, mean.shape)
+    warnings += found + _not_finite({"reconstruction": mean, "standard deviation": fields.get("std"), **kept})
+    target = fields.get("target")
+    if target is not None and run.get("target") not in (None, target):
+        warnings.append(
+            f"run.json states the target {run['target']!r}, but the stored posterior is of the kind {target!r}."
+        )
+    return Contents(folder=folder, run=run, arrays=kept, warnings=tuple(warnings), **fields)
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"expected a run.json in {path.parent}; got none; give the output folder of `obverse reconstruct`"
+        )
+    if path.stat().st_size > _LARGEST_JSON:
+        raise FormatError(f"{path.name}: expected at most 64 MiB; got {path.stat().st_size} bytes; run again")
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FormatError(f"{path.name}: expected JSON; got {error}; run again") from None
+    if not isinstance(run, dict):
+        raise FormatError(f"{path.name}: expected a JSON object; got {type(run).__name__}; run again")
+    for key in ("figures", "diagnostics", "settings", "status", "versions", "outputs", "method"):
+        if not isinstance(run.get(key), dict):
+            run[key] = {}
+    for key in ("warnings", "inputs", "command"):
+        if not isinstance(run.get(key), list):
+            run[key] = []
+    return run
+
+
+def _read_posterior(path: Path) -> dict[str, Any]:
+    from ..posterior import Posterior
+
+    posterior = Posterior.load(path)
+    mean = posterior.mean.detach().cpu().numpy()
+    u, variances, diagonal = posterior.covariance.factors()
+    u, variances = u.detach().cpu().numpy(), variances.detach().cpu().numpy()
+    order = np.argsort(-variances * np.square(u, dtype=np.float64).sum(axis=0), kind="stable")
+    return {
+        "mean": mean,
+        "std": posterior.std.detach().cpu().numpy(),
+        "covariance": posterior.covariance,
+        "directions": u.T[order].reshape(len(order), *mean.shape),
+        "variances": np.clip(variances[order], 0.0, None),
+        "diagonal": diagonal.detach().cpu().numpy().reshape(mean.shape),
+        "target": posterior.target,
+        "diagnostics": dict(posterior.diagnostics or {}),
+    }
+
+
+def _fitting(stored: dict[str, np.ndarray], shape: tuple[int, ...]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Keep what has the image's shape (curves: one axis); say what was left out."""
+    kept, warnings = {}, []
+    for name, array in stored.items():
+        if name in _CURVES and array.ndim == 1:
+            kept[name] = array
+        elif name in _MEASURED + _EXTRA and array.shape == shape:
+            kept[name] = array
+        elif name in _MEASURED + _EXTRA + _CURVES:
+            warnings.append(f"The stored array {name} has shape {array.shape}, the image {shape}: it is not shown.")
+    return kept, warnings
+
+
+def _not_finite(arrays: dict[str, np.ndarray | None]) -> list[str]:
+    found = []
+    for name, array in arrays.items():
+        if array is not None and not np.isfinite(array).all():
+            count = int(array.size - np.isfinite(array).sum())
+            found.append(f"The stored {name} holds {count} values that are not finite (drawn in grey).")
+    return found
+
+
+def _check_hashes(folder: Path, run: dict[str, Any]) -> list[str]:
+    found = []
+    for name, stated in run["outputs"].items():
+        path = folder / str(name)
+        if path.name != name or name in ("report.html", "run.json"):
+            continue
+        if not path.is_file():
+            found.append(f"run.json lists the output {name}, which is no longer in the folder.")
+            continue
+        actual = sha256(path)
+        if actual != stated:
+            found.append(
+                f"The file {name} is not the one that the run wrote: its SHA-256 is {actual}, run.json states {stated}."
+            )
+    return found
