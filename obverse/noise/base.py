@@ -11,7 +11,7 @@ from it, or evaluating it, never changes it, and its constants are checked when 
 
 import dataclasses
 import math
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -49,7 +49,7 @@ class Noise:
         """E |y − mean|², elementwise and real."""
         raise NotImplementedError(f"{type(self).__name__} must define variance")
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> "Noise":
         """The law of `factor · y` when y follows this law, in terms of the mean `factor · m`."""
         raise NotImplementedError(f"{type(self).__name__} must define scaled")
 

@@ -10,7 +10,8 @@ a(k̂+½) = ω(log(λa) + a(y/g+½)) with Wright's ω; their width is s = (1/(k�
 k̂ + 7.5 s + 10, over every count while s < 4 and over every h-th count, h = ⌊s/2⌋, beyond: by Poisson's summation
 formula thinning costs a relative error of about exp(−32) at most, and the tails left out are below 1e-11 of the sum
 (Bernstein's inequality for the counting part). No Gaussian or saddle-point substitute is used anywhere. Compared with
-the full sum over gains 0.01 to 5, read noise 1e-3 to 300 and 1e-5 to 5000 counts: 6e-12 in log p, 8e-10 in its derivative.
+the full sum over gains 0.01 to 5, read noise 1e-3 to 300 and 1e-5 to 5000 counts: 6e-12 in log p, 8e-10 in its
+derivative.
 
 Below a millionth of a count the log-likelihood goes on along its tangent, so that it stays concave and finite where a
 blur computed by FFT leaves rates of −1e-9. Sampling clamps such rates at zero.

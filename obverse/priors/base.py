@@ -5,13 +5,13 @@
     terms:  value(x) = Σ_i f_i(K_i x),  with f_i simple and K_i linear     (what PDHG and ADMM split on)
     a + b adds energies (multiplies densities); 2.0 * a raises a density to a power
 
-A prior is an immutable value. Its images have `dimensions` spatial axes after one channel axis; leading axes are a batch.
+A prior is an immutable value. Its images have `dimensions` spatial axes after one channel axis; leading axes are a
+batch.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -114,7 +114,7 @@ class Prior:
         """Operators and functionals whose sum this is; `image_shape` is needed unless the prior has one."""
         raise InputError(f"{self} is not a sum of simple terms; use its gradient or prox")
 
-    def bind(self, image_shape: Sequence[int]) -> Self:
+    def bind(self, image_shape: Sequence[int]) -> "Prior":
         """This prior for images of a given shape, which sets the number of spatial axes.
 
         Raises:
