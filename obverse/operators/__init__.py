@@ -4,6 +4,7 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 """
 
 from .base import Adjoint, LinearOperator, Operator
+from .check import check
 from .compose import compose, stack
 from .convolution import Convolution
 from .differences import Gradient
@@ -26,6 +27,7 @@ __all__ = [
     "Mosaic",
     "Operator",
     "Wavelet",
+    "check",
     "compose",
     "stack",
 ]
