@@ -26,32 +26,6 @@ from .posterior import Posterior
 __all__ = ["Coverage", "Histogram", "Scores", "Uniformity"]
 __all__ += ["coverage", "mahalanobis", "pc_scores", "pit", "rank_histogram", "tarp"]
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-import torch
-from scipy import stats
-from torch import Tensor
-
-from ..errors import InputError
-from .covariance import streams
-from .posterior import Posterior
-
-__all__ = [
-    "Coverage",
-    "Histogram",
-    "Scores",
-    "Uniformity",
-    "coverage",
-    "mahalanobis",
-    "pc_scores",
-    "pit",
-    "rank_histogram",
-    "tarp",
-]
-
 Functional = Tensor | Callable[[Posterior], Tensor] | None
 Pairs = Iterable[tuple[Posterior, Tensor]]
 
