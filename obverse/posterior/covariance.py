@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
+from ..solvers.eigen import block_krylov
 from ..solvers.linear import cg
 from ..solvers.result import Result
 
@@ -127,8 +128,6 @@ class Covariance(ABC):
             products: budget of products with Σ; by default max(60, 12 k).
             seed: of the starting block.
         """
-        from ..solvers.eigen import block_krylov
-
         self._check_rank(k, 1)
         generator = torch.Generator().manual_seed(seed)
         budget = max(60, 12 * k) if products is None else products
@@ -140,8 +139,9 @@ class Covariance(ABC):
             generator=generator,
             dtype=self.dtype,
             device=self.device,
+            tolerance=1e-6 if self.dtype == torch.float32 else 1e-10,
         )
-        return self._ranked(eigen.values.clamp_min(0), eigen.vectors)
+        return self._ranked(eigen.values.clamp_min(0), eigen.vectors, eigen.residuals)
 
     def factors(self, rank: int = 16) -> tuple[Tensor, Tensor, Tensor]:
         """The compact form Σ ≈ U diag(λ) Uᵀ + diag(d), with exact marginal variances.
@@ -200,16 +200,17 @@ class Covariance(ABC):
         matrix = torch.cat(rows)
         return (matrix + matrix.mT) / 2
 
-    def _ranked(self, variances: Tensor, directions: Tensor) -> Components:
-        """Components with signs fixed and residuals computed afresh from one product each."""
+    def _ranked(self, variances: Tensor, directions: Tensor, residuals: Tensor | None = None) -> Components:
+        """Components with signs fixed; residuals that are not known are computed from one product each."""
         flat = directions.reshape(len(directions), -1)
         # The first entry within 10 % of the largest, rather than the largest: ties must not flip the sign.
         first = (flat.abs() >= 0.9 * flat.abs().amax(1, keepdim=True)).to(torch.uint8).argmax(1)
         sign = torch.where(flat.gather(1, first[:, None]) < 0, -1.0, 1.0).to(flat)
         directions = (flat * sign).reshape(-1, *self.image_shape)
-        image_axes = [1] * len(self.image_shape)
-        residual = self._matvec(directions) - variances.reshape(-1, *image_axes) * directions
-        return Components(variances, directions, residual.reshape(len(flat), -1).norm(dim=1))
+        if residuals is None:
+            products = self._matvec(directions).reshape(len(flat), -1)
+            residuals = (products - variances[:, None] * directions.reshape(len(flat), -1)).norm(dim=1)
+        return Components(variances, directions, residuals)
 
     def _check_rank(self, k: int, least: int) -> None:
         if not least <= k or (least and k > self.size):
