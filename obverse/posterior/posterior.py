@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,14 +154,14 @@ class Posterior(Estimate):
         variance = (flat * self.covariance.matvec(flat)).sum(-1).clamp_min(0)
         return (flat @ self.mean.reshape(-1)).reshape(batch), variance.sqrt().reshape(batch)
 
-    def affine(self, scale: float, offset: float | Tensor = 0.0) -> Self:
+    def affine(self, scale: float, offset: float | Tensor = 0.0) -> "Posterior":
         """The posterior of scale·x + offset: a change of units."""
         if not (math.isfinite(scale) and scale != 0):
             raise InputError(f"affine expects a finite scale other than zero, got {scale}; pass the recorded scale")
         draws = None if self.draws is None else scale * self.draws + offset
         return replace(self, image=scale * self.mean + offset, covariance=self.covariance.scaled(scale**2), draws=draws)
 
-    def crop(self, slices: Sequence[slice]) -> Self:
+    def crop(self, slices: Sequence[slice]) -> "Posterior":
         """The posterior of `image[slices]`: P Σ Pᵀ. Fewer slices than axes apply to the last axes."""
         missing = self.mean.ndim - len(slices)
         if missing < 0:
@@ -170,7 +170,7 @@ class Posterior(Estimate):
         draws = None if self.draws is None else self.draws[(slice(None), *whole)]
         return replace(self, image=self.mean[whole], covariance=self.covariance.restricted(whole), draws=draws)
 
-    def compact(self, rank: int | None = None) -> Self:
+    def compact(self, rank: int | None = None) -> "Posterior":
         """The same posterior with its covariance as low rank plus diagonal, marginal variances kept.
 
         Args:

@@ -12,7 +12,6 @@ computing the sample variance", The American Statistician 1983.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self
 
 import torch
 from torch import Tensor
@@ -122,7 +121,7 @@ class StreamingMoments:
         return {"sizes": sizes, "mean": self.mean, "scatter": self._scatter.clone(), "root": self._root.clone()}
 
     @classmethod
-    def restored(cls, state: Mapping[str, Tensor]) -> Self:
+    def restored(cls, state: Mapping[str, Tensor]) -> "StreamingMoments":
         """The accumulator whose `state` this was."""
         count, rank, spare = (int(number) for number in state["sizes"])
         mean, root = state["mean"], state["root"]
