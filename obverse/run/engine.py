@@ -6,8 +6,9 @@ A run that fits in memory is a run of one tile. Each finished tile is stored at 
 where it stopped; an assembled output is the same whatever tiles it was made of.
 """
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 from .. import __version__
 from ..errors import InputError
+from ..io.record import plain
 from ..io.safe import read_safetensors, write_safetensors
 from ..posterior import Posterior
 from ..report import write as write_report
@@ -107,7 +109,7 @@ def _tile(run: _Run, tile: Tile, count: int, progress: Progress) -> dict[str, An
     """Compute one tile, or find it already computed; its arrays and posterior are stored, its notes returned."""
     arrays_path = run.store.work / f"{tile.index:04d}.arrays.safetensors"
     if arrays_path.is_file():
-        return read_safetensors(arrays_path)[1]["notes"]
+        return json.loads(read_safetensors(arrays_path)[1]["notes"])
     module, request = run.module, run.request
     read = (slice(None), *tile.read)
     part = run.volume if count == 1 else run.volume.cropped(read)
@@ -134,14 +136,14 @@ def _tile(run: _Run, tile: Tile, count: int, progress: Progress) -> dict[str, An
         "noise_std": counts(spread, 0.0),
     }
     notes = {
-        "status": vars(result.status),
-        "diagnostics": _plain(result.diagnostics),
+        "status": asdict(result.status),
+        "diagnostics": result.diagnostics,
         "target": posterior.target if posterior else None,
         "method": {"name": type(method).__name__, **module.describe(method)},
-        "warnings": list(measurement.warnings),
+        "warnings": measurement.warnings,
     }
-    write_safetensors(arrays_path, arrays, {"notes": notes}, overwrite=True)
-    return notes
+    write_safetensors(arrays_path, arrays, {"notes": json.dumps(plain(notes))}, overwrite=True)
+    return plain(notes)
 
 
 def _publish(
@@ -210,7 +212,7 @@ def _publish(
         "intensity_unit": volume.intensity_unit,
         "tiles": len(notes),
     }
-    run.store.finish(_plain(record))
+    run.store.finish(record)
     paths["report"] = write_report(folder)
     return {
         "input": inputs[0]["name"],
@@ -220,16 +222,3 @@ def _publish(
         "status": status["message"],
         "warnings": warnings,
     }
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON knows it: tensors and arrays become lists, numbers of any library Python's own."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | bool | type(None)) else str(value)

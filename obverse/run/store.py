@@ -19,7 +19,8 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError, InputError
-from ..io.safe import sha256, write_text
+from ..io.record import write_json
+from ..io.safe import sha256
 
 __all__ = ["OUTPUTS", "Store", "describe_inputs", "read_record", "verify", "versions"]
 
@@ -89,7 +90,7 @@ class Store:
             if not (interrupted and resume):
                 shutil.rmtree(self.work, ignore_errors=True)
             self.work.mkdir(exist_ok=True)
-            write_text(stamp, mark, overwrite=True)
+            stamp.write_text(mark)
         except OSError as error:
             raise InputError(
                 f"expected to write to {self.folder}, got {error.strerror}; choose a folder that can be written"
@@ -112,7 +113,7 @@ class Store:
         """Write `run.json` with the hashes of all outputs, then drop the work folder."""
         names = [name for name in OUTPUTS if name not in ("run.json", "report.html") and (self.folder / name).is_file()]
         record["outputs"] = {name: sha256(self.folder / name) for name in names}
-        write_text(self.folder / "run.json", json.dumps(record, indent=2) + "\n", overwrite=True)
+        write_json(self.folder / "run.json", record, overwrite=True)
         shutil.rmtree(self.work, ignore_errors=True)
 
 
