@@ -1,8 +1,8 @@
 """Build report.html: read what a run stored, derive its numbers again, pack the pictures, fill the page.
 
 The page is one file of at most 10 MB that fetches nothing: its style and script are inside and admitted by their hashes
-(Content-Security-Policy), its pictures are quantised arrays. Pictures that would not fit are shown as block means and the
-page says so; so it does when the shipped factors give other region intervals than the stored posterior.
+(Content-Security-Policy), its pictures are quantised arrays. Pictures that would not fit are shown as block means, and
+the page says so; so it does when the shipped factors give other region intervals than the stored posterior.
 """
 
 __all__ = ["MAX_BYTES", "write"]
@@ -19,12 +19,13 @@ from ..io.safe import atomic_write
 from .contents import Contents, read
 from .figures import Figures, compare, derive
 from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
-from .page import SLIDERS, Page, render
+from .page import RECTANGLES, SLIDERS, Page, render
 
 MAX_BYTES = 10_000_000
 
 _LENGTHS = {"um": "µm", "µm": "µm", "nm": "nm", "mm": "mm", "angstrom": "Å"}
-_RECTANGLES = 24
+_LEAST_SHARE = 0.5
+"""Share of the variance below which correlations from the components alone are not to be trusted."""
 
 
 def write(folder: str | os.PathLike[str]) -> Path:
@@ -86,9 +87,17 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
     payload = _geometry(contents, plan)
     warnings = list(contents.warnings)
     error = None
+    share = float(contents.shares()[: plan.components].sum())
+    if contents.covariance is not None and share < _LEAST_SHARE:
+        warnings.append(
+            f"The {plan.components} components here hold {100 * share:.2g} % of the posterior's variance; the "
+            "rest is treated as independent from pixel to pixel, although errors of neighbouring pixels usually hang "
+            "together. Each pixel's own standard deviation is right, but the correlations and the intervals of regions "
+            "shown here leave that out and may be far too wide or too narrow."
+        )
     if contents.covariance is not None:
-        payload, arrays, small = _pack_covariance(contents, plan, payload, arrays)
-        error = _region_error(contents, plan, payload, arrays, small)
+        payload, arrays = _pack_covariance(contents, plan, payload, arrays)
+        error = _region_error(contents, payload, arrays)
         if error > 0.1:
             warnings.append(
                 f"Region intervals drawn in this page may be off by {100 * error:.0f} % of their width, since only "
@@ -97,7 +106,7 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
     payload["arrays"] = arrays
     if figures.whiteness is not None:
         payload["autocorrelation"] = quantise(figures.whiteness.correlation, 8, (-0.2, 0.2))
-    return Page(contents, figures, plan, payload, tuple(disagreements), tuple(warnings), error)
+    return Page(contents, figures, plan, payload, tuple(disagreements), tuple(warnings), error, share)
 
 
 def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
@@ -134,22 +143,20 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
             "aspect": steps["y"] * factors["y"] / (steps["x"] * factors["x"]),
             "unit": unit,
         },
-        "intensity": str(run.get("intensity_unit") or "units"),
+        "intensity": str(run.get("intensity_unit") or "units")[:40],
         "variances": [],
         "directions": [],
         "peaks": [],
     }
 
 
-def _pack_covariance(
-    contents: Contents, plan: Plan, payload: dict, arrays: dict
-) -> tuple[dict, dict, list[np.ndarray]]:
+def _pack_covariance(contents: Contents, plan: Plan, payload: dict, arrays: dict) -> tuple[dict, dict]:
     """Quantise B U, and the standard deviations of B x that the shown pixels have."""
     assert contents.directions is not None and contents.variances is not None and contents.diagonal is not None
     kept = plan.components
     sizes = block_sizes(contents.mean.shape[1:], plan.factors)
     block_variance = block_mean(contents.diagonal, plan.factors) / sizes
-    small, packed, peaks = [], [], []
+    packed, peaks = [], []
     for k, direction in enumerate(contents.directions):
         shrunk = block_mean(direction, plan.factors)
         block_variance = block_variance + float(contents.variances[k]) * np.square(shrunk, dtype=np.float64)
@@ -157,7 +164,6 @@ def _pack_covariance(
             limit = float(np.abs(shrunk).max())
             packed.append(quantise(shrunk, plan.bits, (-limit, limit)))
             peaks.append(max(float(np.sqrt(contents.variances[k])) * limit, 1e-30))
-            small.append(shrunk)
     payload = {
         **payload,
         "variances": [float(v) for v in contents.variances[:kept]],
@@ -166,10 +172,10 @@ def _pack_covariance(
     }
     if plan.reduced:
         arrays = {**arrays, "block_std": quantise(np.sqrt(block_variance), 16)}
-    return payload, arrays, small
+    return payload, arrays
 
 
-def _region_error(contents: Contents, plan: Plan, payload: dict, arrays: dict, small: list[np.ndarray]) -> float:
+def _region_error(contents: Contents, payload: dict, arrays: dict) -> float:
     """Largest relative error, over random rectangles, of the standard deviation that the browser gives to a region."""
     import torch
 
@@ -181,7 +187,7 @@ def _region_error(contents: Contents, plan: Plan, payload: dict, arrays: dict, s
     diagonal = np.clip(std**2 - np.einsum("k,k...->...", variances, directions**2), 0, None)
     random, worst = np.random.default_rng(0), 0.0
     y_counts, x_counts = (np.asarray(payload["counts"][axis], np.float64) for axis in "yx")
-    for _ in range(_RECTANGLES):
+    for _ in range(RECTANGLES):
         c, z = random.integers(payload["shape"][0]), random.integers(payload["shape"][1])
         (y0, y1), (x0, x1) = (np.sort(random.integers(0, n, 2)) for n in payload["shape"][2:])
         box = (c, z, slice(y0, y1 + 1), slice(x0, x1 + 1))
@@ -203,7 +209,7 @@ def _region_error(contents: Contents, plan: Plan, payload: dict, arrays: dict, s
 
 def _sources() -> tuple[str, str, str]:
     """Template, style and script of the page, as packaged."""
-    folder = resources.files(__package__) / "page"
+    folder = resources.files("obverse.report") / "assets"
 
     def text(name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")

@@ -47,6 +47,14 @@ class Contents:
         """Return a stored array, or None."""
         return (self.arrays or {}).get(name)
 
+    def shares(self) -> np.ndarray:
+        """Share of the total variance that each stored component holds, (K,)."""
+        if self.directions is None or self.variances is None or self.std is None:
+            return np.zeros(0)
+        total = float(np.sum(np.square(self.std, dtype=np.float64)))
+        powers = [v * np.sum(np.square(u, dtype=np.float64)) for v, u in zip(self.variances, self.directions)]
+        return np.asarray(powers, np.float64) / total if total > 0 else np.zeros(len(powers))
+
 
 def read(folder: Path) -> Contents:
     """Read run.json, posterior.safetensors or estimate.safetensors, and measurement.safetensors if it is there.
@@ -60,7 +68,7 @@ def read(folder: Path) -> Contents:
     warnings = _check_hashes(folder, run)
     posterior, estimate = folder / "posterior.safetensors", folder / "estimate.safetensors"
     if posterior.is_file():
-        fields = _read_posterior(posterior)
+        fields: dict[str, Any] = _read_posterior(posterior)
     elif estimate.is_file():
         arrays = read_safetensors(estimate)[0]
         if "image" not in arrays:

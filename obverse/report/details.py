@@ -45,8 +45,8 @@ def details_section(contents: Contents) -> str:
         for item in inputs[:_MOST_ROWS]
     )
     files = (
-        "<table><thead><tr><th scope='col'>input</th><th scope='col'>bytes</th><th scope='col'>SHA-256</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>"
+        "<table><thead><tr><th scope='col'>input</th><th scope='col'>bytes</th><th scope='col'>SHA-256</th></tr>"
+        f"</thead><tbody>{rows}</tbody></table>"
         if rows
         else "<p class='absent'>run.json names no input files.</p>"
     )
@@ -76,14 +76,15 @@ def reproduce_section(contents: Contents) -> str:
         return (
             "<section id='rerun'><h2>Run it again</h2><p class='absent'>run.json stores no command line.</p></section>"
         )
-    line = escape(shlex.join(str(word) for word in command)[:_LONGEST])
+    line = _cell(shlex.join(str(word) for word in command))
     version = escape(str(contents.run.get("obverse", "")))
     return (
         f"<section id='rerun'><h2>Run it again</h2><p>With Obverse {version}, the inputs above and the same seed:</p>"
         f"<pre><code>{line}</code></pre><p>Rebuild only this page from the stored files: "
-        '<code>obverse report OUT</code>. In Python: <code>obverse.Posterior.load("OUT/posterior.safetensors")</code>.</p>'
-        f"<footer>Every number on this page was derived again from the stored arrays unless it is marked as stated by the "
-        "run. The page is complete in itself: it fetches nothing and sends nothing.</footer></section>"
+        "<code>obverse report OUT</code>. In Python: "
+        "<code>obverse.Posterior.load('OUT/posterior.safetensors')</code>.</p>"
+        "<footer>Every number on this page was derived again from the stored arrays unless it is marked as stated by "
+        "the run. The page is complete in itself: it fetches nothing and sends nothing.</footer></section>"
     )
 
 

@@ -39,7 +39,7 @@ class Whiteness:
     inside: float
     """Share of the lags (0 excluded) within the band: about 0.95 for white noise."""
     largest: float
-    """Largest absolute correlation at any lag but 0."""
+    """Correlation of the largest size at any lag but 0, with its sign."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,13 @@ def whiteness(residual: np.ndarray, lags: int = LAGS) -> Whiteness:
     """Measure the autocorrelation of a (C, H, W) or (C, D, H, W) residual up to `lags`, without wrapping round."""
     size = residual.shape[1:]
     reach = tuple(min(lags, n - 1) for n in size)
-    padded = [next_fast_len(n + r, real=True) for n, r in zip(size, reach)]
+    padded = [int(next_fast_len(n + r, real=True) or n + r) for n, r in zip(size, reach)]
     axes = tuple(range(1, residual.ndim))
     centred = residual - residual.mean()
-    total = 0.0
+    total = np.zeros(padded)
     for channel in centred:
         spectrum = rfftn(channel, padded)
-        total = total + irfftn(np.abs(np.asarray(spectrum)) ** 2, padded)
+        total = total + np.asarray(irfftn(np.abs(np.asarray(spectrum)) ** 2, padded))
     grid = np.ix_(*[np.arange(-r, r + 1) for r in reach])
     overlap = np.ones([2 * r + 1 for r in reach])
     for axis, (n, r) in enumerate(zip(size, reach)):
@@ -122,7 +122,7 @@ def whiteness(residual: np.ndarray, lags: int = LAGS) -> Whiteness:
         overlap = overlap * line.reshape([-1 if a == axis else 1 for a in range(len(size))])
     power = float(np.mean(centred**2))
     pairs = overlap * residual.shape[0]
-    correlation = np.asarray(total)[grid] / pairs / power if power > 0 else np.zeros(overlap.shape)
+    correlation = total[grid] / pairs / power if power > 0 else np.zeros(overlap.shape)
     centre = tuple(reach)
     other = np.ones(correlation.shape, bool)
     other[centre] = False
@@ -135,7 +135,7 @@ def whiteness(residual: np.ndarray, lags: int = LAGS) -> Whiteness:
         profiles[name] = correlation[tuple(index)]
     plane = correlation if correlation.ndim == 2 else correlation[centre[0]]
     inside = float(np.mean(z[other] <= 1.96)) if other.any() else 1.0
-    largest = float(np.max(np.abs(correlation[other]))) if other.any() else 0.0
+    largest = float(max(correlation[other], key=abs)) if other.any() else 0.0
     return Whiteness(plane, profiles, float(1.96 / np.sqrt(residual.size)), inside, largest)
 
 

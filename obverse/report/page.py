@@ -4,7 +4,7 @@ Every text from a file goes through `escape`; the data block is JSON in which `<
 so that no file name or setting can end the script element. Style and script are admitted by their SHA-256 alone.
 """
 
-__all__ = ["Page", "SLIDERS", "render"]
+__all__ = ["Page", "RECTANGLES", "SLIDERS", "render"]
 
 import base64
 import hashlib
@@ -15,12 +15,14 @@ from html import escape
 from typing import Any
 
 from .. import __version__
+from .checks import panel, residual_section, resolution_section, share_section
 from .contents import Contents
 from .details import details_section, number, reproduce_section
 from .figures import Figures
 from .packing import Plan
-from .plots import autocorrelation_plot, frc_plot, histogram_plot
-from .words import chi2_words, claims, coverage_words, status_words, whiteness_words
+from .words import claims, status_words
+
+RECTANGLES = 24
 
 SLIDERS = 8
 """Components that get a slider; further ones still serve correlations and regions."""
@@ -37,6 +39,7 @@ class Page:
     disagreements: tuple[str, ...]
     warnings: tuple[str, ...]
     region_error: float | None
+    share: float
 
 
 def render(page: Page, template: str, style: str, script: str) -> str:
@@ -49,9 +52,9 @@ def render(page: Page, template: str, style: str, script: str) -> str:
             _pictures(page),
             _components(page),
             _questions(page),
-            _share(page),
-            _residual(page),
-            _resolution(page),
+            share_section(page.contents),
+            residual_section(page.figures),
+            resolution_section(page.contents),
             details_section(page.contents),
             reproduce_section(page.contents),
         )
@@ -101,6 +104,9 @@ def _header(page: Page) -> str:
     method = escape(str(run["method"].get("name", "unknown method")))
     instrument = escape(str(run.get("instrument", "unknown instrument")))
     started = escape(str(run.get("started", "")).replace("T", " ")[:16])
+    date = f" · {started} UTC" if started else ""
+    role = "status" if kind == "good" else "alert"
+    unfinished = " What follows describes an unfinished computation." if kind == "bad" else ""
     facts = []
     if "chi2" in values:
         facts.append(("χ² per data value", number(values["chi2"], 4), "1 when model and noise level are right"))
@@ -115,9 +121,9 @@ def _header(page: Page) -> str:
         f"<div><dt>{name}</dt><dd>{value}</dd><dd class='aside'>{aside}</dd></div>" for name, value, aside in facts
     )
     return (
-        f"<header><p class='kicker'>Obverse report · {instrument} · {method}{' · ' + started + ' UTC' if started else ''}</p>"
+        f"<header><p class='kicker'>Obverse report · {instrument} · {method}{date}</p>"
         f"<h1>{escape(_names(page))}</h1>"
-        f"<div class='status {kind}' role='{'status' if kind == 'good' else 'alert'}'><strong>{badge}</strong> {escape(message)}</div>"
+        f"<div class='status {kind}' role='{role}'><strong>{badge}</strong> {escape(message)}{unfinished}</div>"
         f"{f'<dl class=facts>{cards}</dl>' if cards else ''}"
         f"<div class='claim'><h2>{escape(heading)}</h2><p>{escape(claim)}</p></div></header>"
     )
@@ -136,33 +142,23 @@ def _warnings(page: Page) -> str:
     return f"<section class='warnings' id='warnings'><h2>{word}</h2><ul>{items}</ul>{more}</section>"
 
 
-def _panel(name: str, caption: str, unit: str, note: str = "", identity: str = "") -> str:
-    label = escape(f"{caption}. Arrow keys pan, plus and minus zoom, 0 shows all.")
-    key = f" id='{identity}'" if identity else ""
-    return (
-        f"<figure class='panel' data-panel='{name}'><figcaption{key}>{escape(caption)}</figcaption>"
-        f"<canvas class='picture' tabindex='0' role='img' aria-label='{label}'></canvas>"
-        f"<div class='scale'><span class='low'></span><canvas class='bar' aria-hidden='true'></canvas>"
-        f"<span class='high'></span><span class='unit'>{unit}</span></div>"
-        f"{f'<p class=note>{note}</p>' if note else ''}</figure>"
-    )
-
-
 def _pictures(page: Page) -> str:
     contents, unit = page.contents, _unit(page)
     panels = []
     if contents.array("data") is not None:
-        panels.append(_panel("data", "Data", unit))
-    panels.append(_panel("mean", "Reconstruction" if contents.std is None else "Reconstruction (mean)", unit))
+        panels.append(panel("data", "Data", unit))
+    panels.append(panel("mean", "Reconstruction" if contents.std is None else "Reconstruction (mean)", unit))
     if contents.std is not None:
-        panels.append(_panel("std", "Standard deviation", unit))
+        panels.append(panel("std", "Standard deviation", unit))
     if contents.array("reference") is not None:
-        panels.append(_panel("reference", "Reference", unit))
+        panels.append(panel("reference", "Reference", unit))
     missing = "" if contents.std is not None else "<p class='absent'>This run computed no uncertainty.</p>"
+    heading = "Data and reconstruction" if contents.std is None else "Data, reconstruction, uncertainty"
     return (
-        f"<section id='pictures'><h2>{'Data, reconstruction, uncertainty' if contents.std is not None else 'Data and reconstruction'}</h2>"
+        f"<section id='pictures'><h2>{heading}</h2>"
         f"{missing}{_toolbar(page)}<div class='panels'>{''.join(panels)}</div>{_fineprint(page)}"
-        "<noscript><p class='absent'>The pictures need JavaScript; all numbers and words on this page do not.</p></noscript></section>"
+        "<noscript><p class='absent'>The pictures need JavaScript; all numbers and words on this page do not.</p>"
+        "</noscript></section>"
     )
 
 
@@ -211,8 +207,8 @@ def _fineprint(page: Page) -> str:
         notes.insert(
             0,
             f"<strong>Reduced to fit into this file:</strong> each pixel shown is the mean of {block} pixels (x, y"
-            f"{', z' if page.contents.mean.ndim == 4 else ''}). The full picture is in the image file beside this report; "
-            "the standard deviation shown is the root mean square over each block, that of one original pixel.",
+            f"{', z' if page.contents.mean.ndim == 4 else ''}). The full picture is in the image file beside this "
+            "report; the standard deviation shown is the root mean square over each block, that of one original pixel.",
         )
     return f"<p class='fineprint'>{' '.join(notes)}</p>"
 
@@ -223,36 +219,33 @@ def _components(page: Page) -> str:
     kept, stored = page.plan.components, len(page.contents.variances)
     if not kept:
         return (
-            "<section id='components'><h2>Components of the uncertainty</h2><p class='absent'>No components are stored: "
-            "errors of different pixels are described as independent.</p></section>"
+            "<section id='components'><h2>Components of the uncertainty</h2><p class='absent'>No components are "
+            "stored: errors of different pixels are described as independent.</p></section>"
         )
     payload, unit = page.payload, _unit(page)
-    trace = float((page.contents.std.astype("float64") ** 2).sum()) if page.contents.std is not None else 0.0
-    powers = [
-        float(v) * float((u.astype("float64") ** 2).sum())
-        for v, u in zip(page.contents.variances, page.contents.directions)  # type: ignore[arg-type]
-    ]
+    shares = 100 * page.contents.shares()
     rows = "".join(
         f"<li class='component'><button type='button' aria-label='Show component {k + 1}'>{k + 1}</button>"
-        f"<input type='range' min='-3' max='3' step='0.1' value='0' aria-label='Component {k + 1}, in standard deviations'>"
-        f"<output>+0.0 std</output><span class='aside'>{100 * powers[k] / trace:.2g} % of the variance; "
-        f"1 std changes pixels by up to {number(payload['peaks'][k])} {unit}</span></li>"
+        f"<input type='range' min='-3' max='3' step='0.1' value='0' "
+        f"aria-label='Component {k + 1}, in standard deviations'>"
+        f"<output>+0.0 std</output><span class='aside'>{number(shares[k], 2)} % of the variance; 1 std is up to "
+        f"{number(payload['peaks'][k])} {unit}</span></li>"
         for k in range(min(SLIDERS, kept))
     )
-    more = f" The {kept} components in this page hold {100 * sum(powers[:kept]) / trace:.3g} % of the total variance."
+    more = f" The {kept} components in this page hold {number(shares[:kept].sum())} % of the total variance."
+    more += " The rest is treated as independent from pixel to pixel."
     if kept < stored:
         more += f" The posterior file holds {stored}; their variance is kept here pixel by pixel."
     return (
         "<section id='components'><h2>What else the picture could be</h2>"
-        "<p>Each slider moves the picture along one principal component of the uncertainty, the directions in which it is "
-        "least certain: all pixels change together, by mean + t · √λ · direction. Pictures within about ±2 std fit "
+        "<p>Each slider moves the picture along one principal component of the uncertainty, the directions in which it "
+        "is least certain: all pixels change together, by mean + t · √λ · direction. Pictures within about ±2 std fit "
         f"the data about as well as the mean.{more}</p>"
         "<div class='split'><div class='panels two'>"
-        f"{_panel('moved', 'Reconstruction, moved', unit)}"
-        f"{_panel('component', 'Component 1: change for +1 std', unit, identity='component-name')}</div>"
+        f"{panel('moved', 'Reconstruction, moved', unit)}"
+        f"{panel('component', 'Component 1: change for +1 std', unit, identity='component-name')}</div>"
         f"<div class='sliders'><ol>{rows}</ol><div class='buttons'>"
         "<button type='button' id='components-reset'>Back to the mean</button>"
-        "<button type='button' id='components-play'>Swing</button>"
         "<button type='button' id='components-draw'>Draw at random</button></div>"
         "<p class='aside'>“Draw at random” sets the shown components to normal random numbers; the pixel-wise "
         "rest of the uncertainty is not drawn.</p></div></div></section>"
@@ -265,75 +258,28 @@ def _questions(page: Page) -> str:
     unit, full, flat = _unit(page), page.payload["full"], page.contents.mean.ndim == 3
 
     def field(name: str, axis: str) -> str:
-        return f"<label>{name} <input type='number' name='{name}' min='0' max='{full[axis] - 1}' value='0' required></label>"
+        limits = f"min='0' max='{full[axis] - 1}' value='0'"
+        return f"<label>{name} <input type='number' name='{name}' {limits} required></label>"
 
     pick = "".join(field(axis, axis) for axis in ("xy" if flat else "xyz"))
     box = "".join(field(name, name[0]) for name in ("x0", "x1", "y0", "y1"))
-    quality = f" In 24 random rectangles the standard deviation of a region computed here was within {100 * (page.region_error or 0):.2g} % of that of the stored posterior."
+    quality = (
+        f"In {RECTANGLES} random rectangles the standard deviation computed here was within "
+        f"{number(100 * (page.region_error or 0), 2)} % of the one that the stored posterior gives."
+    )
     return (
         "<section id='questions'><h2>Ask about a pixel or a region</h2><div class='split'><div class='panels'>"
-        f"{_panel('correlation', 'Correlation with the marked pixel', 'correlation')}</div><div class='answers'>"
+        f"{panel('correlation', 'Correlation with the marked pixel', 'correlation')}</div><div class='answers'>"
         "<h3>A pixel</h3><p>Click into any picture: the map shows with which other pixels its error hangs together. "
         "Red: both too high or too low at once; blue: one too high when the other is too low.</p>"
         f"<form id='pick' class='fields'>{pick}<button>Show</button></form><p id='picked' aria-live='polite'></p>"
         "<h3>A region</h3><p>Choose “draw a region” above (or hold Shift) and drag a rectangle in any picture. "
-        "Its mean gets an interval in which correlated errors are accounted for.</p>"
+        "Its mean gets an interval; correlations count in it as far as the components hold them.</p>"
         f"<form id='region' class='fields'>{box}<button>Add</button></form>"
         "<div class='wide'><table id='regions' hidden><thead><tr><th scope='col'></th><th scope='col'>place</th>"
         f"<th scope='col'>mean ({unit})</th><th scope='col'>90 % interval ({unit})</th><th scope='col'>std</th>"
         "<th scope='col'><abbr title='as against errors independent from pixel to pixel'>width</abbr></th><th></th>"
         "</tr></thead><tbody aria-live='polite'></tbody></table></div>"
         f"<p class='fineprint'>Interval: w·mean ± 1.645 √(wᵀΣw), as for a normal law. “width” compares it with errors "
-        f"independent from pixel to pixel.{quality}</p></div></div></section>"
+        f"independent from pixel to pixel. {quality}</p></div></div></section>"
     )
-
-
-def _share(page: Page) -> str:
-    if page.contents.array("data_share") is None:
-        return ""
-    return (
-        "<section id='share'><h2>From the data or from the prior</h2><div class='split'><div class='panels'>"
-        f"{_panel('data_share', 'Share that comes from the data', 'share')}</div>"
-        "<div><p>1 (yellow): the value is set by the measurement. 0 (dark): the measurement says nothing here and the "
-        "value is the prior's guess, so detail in such places is not evidence.</p></div></div></section>"
-    )
-
-
-def _residual(page: Page) -> str:
-    figures = page.figures
-    if figures.residual is None or figures.whiteness is None or figures.histogram is None:
-        return "<section id='residual'><h2>Does the model explain the data?</h2><p class='absent'>Data, prediction or noise level were not stored, so this cannot be checked.</p></section>"
-    values = figures.values
-    words = [chi2_words(values["chi2"]), whiteness_words(figures.whiteness)]
-    if values["outliers"] > 1e-5:
-        words.append(f"{100 * values['outliers']:.2g} % of the residuals are beyond 5 σ; noise alone gives 0.00006 %.")
-    if "coverage" in values:
-        words.append(coverage_words(values["coverage"]))
-    text = "".join(f"<p>{escape(sentence)}</p>" for sentence in words)
-    return (
-        "<section id='residual'><h2>Does the model explain the data?</h2>"
-        "<p>What is left when the picture is sent through the instrument's model and taken from the data, divided by "
-        "the noise level. If the model is right, it looks like pure noise: no edges, no outline of the specimen.</p>"
-        f"<div class='panels'>{_panel('residual', 'Whitened residual', 'σ', 'right to ±0.03 σ, clipped at ±8 σ')}"
-        f"<figure><figcaption>Histogram</figcaption>{histogram_plot(*figures.histogram)}</figure>"
-        f"<figure><figcaption>Autocorrelation</figcaption>{autocorrelation_plot(figures.whiteness)}"
-        "<div class='inset'><canvas id='autocorrelation' role='img' aria-label='Autocorrelation over lags in x and y'></canvas>"
-        "<p class='note'>Over lags in x and y, ±0.2; the centre is lag 0.</p></div></figure></div>"
-        f"<div class='verdict'>{text}</div></section>"
-    )
-
-
-def _resolution(page: Page) -> str:
-    contents = page.contents
-    frequency = contents.array("frc_frequency")
-    before, after = contents.array("frc_before"), contents.array("frc_after")
-    stated = {key: value for key, value in contents.run["figures"].items() if key.startswith("frc")}
-    if not stated and (frequency is None or (before is None and after is None)):
-        return ""
-    parts = ["<section id='resolution'><h2>Resolution by Fourier ring correlation</h2>"]
-    if frequency is not None and len(frequency) > 1 and (before is not None or after is not None):
-        parts.append(f"<div class='panels'><figure>{frc_plot(frequency, before, after)}</figure></div>")
-    if stated:
-        rows = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in stated.items())
-        parts.append(f"<table>{rows}</table><p class='fineprint'>As stated by the run; not derived again here.</p>")
-    return "".join(parts) + "</section>"

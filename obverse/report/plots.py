@@ -60,12 +60,14 @@ def plot(
         )
     for tick in _ticks(x0, x1):
         parts.append(
-            f'<text class="tick" x="{across(tick):.1f}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">{_label(tick)}</text>'
+            f'<text class="tick" x="{across(tick):.1f}" y="{_HEIGHT - _BOTTOM + 17}" text-anchor="middle">'
+            f"{_label(tick)}</text>"
         )
     if band is not None:
         high, low = up(min(band, y1)), up(max(-band, y0))
         parts.append(
-            f'<rect class="band" x="{_LEFT}" width="{_WIDTH - _LEFT - _RIGHT}" y="{high:.1f}" height="{max(low - high, 1):.1f}"/>'
+            f'<rect class="band" x="{_LEFT}" width="{_WIDTH - _LEFT - _RIGHT}" y="{high:.1f}" '
+            f'height="{max(low - high, 1):.1f}"/>'
         )
     for curve in curves:
         points = [f"{across(x):.1f},{up(min(max(y, y0), y1)):.1f}" for x, y in zip(curve.x, curve.y)]

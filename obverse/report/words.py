@@ -20,8 +20,8 @@ _TARGETS = {
     ),
     "tempered": (
         "Tempered spread, not a probability",
-        "The spread comes from a law that was sharpened or flattened by a temperature or a tuned weight. It shows where "
-        "the picture is more or less certain and how errors hang together; its size is not a probability, and "
+        "The spread comes from a law that was sharpened or flattened by a temperature or a tuned weight. It shows "
+        "where the picture is more or less certain and how errors hang together; its size is not a probability, and "
         "a 90 % interval need not hold the truth in 90 % of the cases. " + _NOT_COVERED,
     ),
     "estimator-error": (
@@ -43,9 +43,9 @@ def claims(target: str | None) -> tuple[str, str]:
     if target is None:
         return (
             "No uncertainty was computed",
-            "The method used gives one picture and no statement of how far to trust it. Nothing here says which detail is "
-            "certain; structure near the resolution limit may be noise or an artefact. For an uncertainty, rerun with a "
-            "method that computes one, such as gaussian, laplace or langevin.",
+            "The method used gives one picture and no statement of how far to trust it. Nothing here says which "
+            "detail is certain; structure near the resolution limit may be noise or an artefact. For an uncertainty, "
+            "rerun with a method that computes one, such as gaussian, laplace or langevin.",
         )
     if target not in _TARGETS:
         return ("Uncertainty of an unknown kind", f"The stored target is {target!r}, which this version does not know.")
@@ -89,17 +89,22 @@ def chi2_words(chi2: float) -> str:
 
 
 def whiteness_words(white: Whiteness) -> str:
-    """Say whether the residual looks like noise."""
-    if white.largest < 0.05:
+    """Say whether the residual looks like noise; negative correlation means that noise was followed."""
+    size = abs(white.largest)
+    if size < 0.05:
         verdict = "The residual is practically white: no structure of the specimen is left in it."
-    elif white.largest < 0.15:
+    elif white.largest < 0:
         verdict = (
-            "Some structure is left in the residual: the model is close to the data, but not all of it is explained."
+            "Neighbouring residuals have opposite signs more often than noise has: the reconstruction follows part of "
+            "the noise. This is usual where the prior is weak; it is not structure that the model missed."
         )
+    elif size < 0.15:
+        verdict = "Some structure is left in the residual: the model is close to the data but does not explain all."
     else:
         verdict = "Clear structure is left in the residual: the model does not explain all of the data."
+    largest = f"{white.largest:+.3f}".replace("-", "−")
     return (
-        f"{verdict} The largest correlation between residuals at different places is {white.largest:.3f}; "
+        f"{verdict} The largest correlation between residuals at different places is {largest}; "
         f"{100 * white.inside:.0f} % of the lags lie within the limits of white noise (expected: 95 %)."
     )
 

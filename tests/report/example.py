@@ -1,8 +1,8 @@
-"""Output folders of finished runs, made in closed form: deblurring with a Gaussian field, without the rest of the package.
+"""Output folders of finished runs, made in closed form and without instruments or methods.
 
-    mean = m + F⁻¹ S H̄ / (S |H|² + s²) F (y - m),        Σ = F⁻¹ S s² / (S |H|² + s²) F
-
-Σ is then scaled by a smooth envelope g, Σ → diag(g) Σ diag(g), so that the standard deviation varies over the picture.
+The mean is that of a Gaussian field, m + F⁻¹ S H̄ / (S |H|² + s²) F (y - m). The covariance, which only the report is
+to show, is diag(g) C diag(g): C stationary with a Gaussian spectrum and a white floor (errors that hang together over
+some pixels), g an envelope that follows the specimen, scaled so that the mean's true error has about its size.
 """
 
 import json
@@ -77,9 +77,12 @@ def make(
         write_safetensors(folder / "estimate.safetensors", {"image": mean.astype(np.float32)}, overwrite=True)
     else:
         envelope = 0.6 + 0.8 * (truth - truth.min()) / np.ptp(truth)
-        variance = torch.from_numpy(law * noise_std**2 / (law * otf**2 + noise_std**2)).float()
-        U, values, rest = StationaryCovariance(variance, shape).factors(rank)
-        g = torch.from_numpy(envelope).float().reshape(-1)
+        length = 0.05 * min(shape[-2:])
+        smooth = np.exp(-2 * (np.pi * length) ** 2 * frequency)
+        spectrum = torch.from_numpy(smooth / smooth.mean() + 0.3).float()
+        U, values, rest = StationaryCovariance(spectrum, shape).factors(rank)
+        error = float(np.sqrt(np.mean((mean - truth) ** 2) / np.mean(envelope**2) / 1.3))
+        g = error * torch.from_numpy(envelope).float().reshape(-1)
         posterior = Posterior(
             torch.from_numpy(mean).float(),
             Status(True, "closed-form", "Closed form."),

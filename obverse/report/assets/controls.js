@@ -19,7 +19,7 @@ function describe(app, at) {
   const i = app.index({ c: plane.c, z: plane.z, ...at });
   const parts = [app.size.depth > 1 ? `${place}, z ${span(app.original("z", plane.z))}` : place];
   if (arrays.data) parts.push(`data ${show(arrays.data[i])}`);
-  parts.push(`reconstruction ${show(arrays.mean[i])}${arrays.std ? ` \u00b1 ${show(arrays.std[i], 3)}` : ""}${unit}`);
+  parts.push(`reconstruction ${show(arrays.mean[i])}${arrays.std ? `, std ${show(arrays.std[i], 3)}` : ""}${unit}`);
   if (arrays.residual) parts.push(`residual ${show(arrays.residual[i], 2)} \u03c3`);
   return parts.join(" \u00b7 ");
 }
@@ -58,18 +58,6 @@ function wireComponents(app) {
     const normal = () => Math.sqrt(-2 * Math.log(1 - Math.random())) * Math.cos(2 * Math.PI * Math.random());
     app.setComponents(app.t.map(normal));
   });
-  let playing = 0;
-  $("#components-play").addEventListener("click", () => {
-    playing = playing ? 0 : performance.now();
-    $("#components-play").textContent = playing ? "Stop" : "Swing";
-    const frame = (now) => {
-      if (!playing) return;
-      app.setComponent(app.selected, 2.5 * Math.sin((now - playing) / 500));
-      requestAnimationFrame(frame);
-    };
-    if (playing) requestAnimationFrame(frame);
-    else app.setComponent(app.selected, 0);
-  });
   app.onchange.push(() => {
     rows.forEach((row, k) => {
       row.classList.toggle("selected", k === app.selected);
@@ -100,7 +88,7 @@ function wireCorrelation(app) {
     });
     $("#picked").textContent = `Pixel x ${span(app.original("x", x))}, y ${span(app.original("y", y))}`
       + (app.size.depth > 1 ? `, z ${span(app.original("z", z))}` : "")
-      + `: ${show(app.arrays.mean[i])} \u00b1 ${show(app.arrays.std[i], 3)} ${app.data.intensity}.`;
+      + `: ${show(app.arrays.mean[i])}, std ${show(app.arrays.std[i], 3)} ${app.data.intensity}.`;
   });
 }
 
@@ -142,10 +130,8 @@ function drawAutocorrelation(data) {
   const canvas = $("#autocorrelation");
   if (!canvas) return;
   const [height, width] = data.autocorrelation.shape;
-  canvas.width = width;
-  canvas.height = height;
-  const image = colourise(decode(data.autocorrelation), width, height, "diverging", -0.2, 0.2);
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  Object.assign(canvas, { width, height });
+  canvas.getContext("2d").putImageData(colourise(decode(data.autocorrelation), width, height, "diverging", -0.2, 0.2), 0, 0);
 }
 
 const app = new App(JSON.parse($("#obverse-data").textContent));

@@ -2,13 +2,9 @@
 
 class Panel {
   constructor(figure, source, app) {
-    this.figure = figure;
-    this.source = source;
-    this.app = app;
+    Object.assign(this, { figure, source, app, key: null, values: null });
     this.canvas = figure.querySelector("canvas.picture");
     this.picture = document.createElement("canvas");
-    this.key = null;
-    this.values = null;
     this.listen();
   }
 
@@ -16,11 +12,7 @@ class Panel {
   frame() {
     const { size, view } = this.app, ratio = window.devicePixelRatio || 1;
     const px = (this.canvas.clientWidth / size.width) * view.zoom * ratio, py = px * size.aspect;
-    return {
-      ratio, px, py,
-      left: this.canvas.width / 2 - view.x * px,
-      top: this.canvas.height / 2 - view.y * py,
-    };
+    return { ratio, px, py, left: this.canvas.width / 2 - view.x * px, top: this.canvas.height / 2 - view.y * py };
   }
 
   /* Image pixel under a pointer event (integers), or null outside. */
@@ -63,9 +55,7 @@ class Panel {
     const { size } = this.app, { map, limits } = this.source.look();
     this.picture.width = size.width;
     this.picture.height = size.height;
-    const image = colourise(this.values, size.width, size.height, map, limits[0], limits[1]);
-    this.hash = hash(image.data);
-    this.picture.getContext("2d").putImageData(image, 0, 0);
+    this.picture.getContext("2d").putImageData(colourise(this.values, size.width, size.height, map, ...limits), 0, 0);
     drawBar(this.figure.querySelector("canvas.bar"), map);
     this.figure.querySelector(".low").textContent = show(limits[0], 3);
     this.figure.querySelector(".high").textContent = show(limits[1], 3);
@@ -98,6 +88,7 @@ class Panel {
       if (!box.name) continue;
       context.font = `600 ${12 * f.ratio}px system-ui, sans-serif`;
       context.lineWidth = 3 * f.ratio;
+      context.strokeStyle = "#000000";
       const at = [f.left + box.x0 * f.px + 4 * f.ratio, f.top + box.y0 * f.py + 14 * f.ratio];
       context.strokeText(box.name, ...at);
       context.fillStyle = "#ffffff";
@@ -127,10 +118,10 @@ class Panel {
       if (event.button !== 0) return;
       canvas.setPointerCapture(event.pointerId);
       const at = this.locate(event, true);
-      start = { event, view: { ...app.view }, at, moved: false, region: app.canDraw() && (app.mode === "region" || event.shiftKey) };
+      start = { event, view: { ...app.view }, at, moved: false, region: app.covariance && !app.plane.all && (app.mode === "region" || event.shiftKey) };
     });
     canvas.addEventListener("pointermove", (event) => {
-      app.hover(this.locate(event));
+      app.onhover(this.locate(event));
       if (!start) return;
       const dx = event.clientX - start.event.clientX, dy = event.clientY - start.event.clientY;
       if (Math.hypot(dx, dy) > 4) start.moved = true;
@@ -148,7 +139,7 @@ class Panel {
       start = null;
     });
     canvas.addEventListener("pointercancel", () => { start = null; app.cancelDrag(); });
-    canvas.addEventListener("pointerleave", () => app.hover(null));
+    canvas.addEventListener("pointerleave", () => app.onhover(null));
     canvas.addEventListener("dblclick", () => app.reset());
     canvas.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey && document.activeElement !== canvas) return;

@@ -15,13 +15,6 @@ function decode(packed) {
   return values;
 }
 
-/* FNV-1a over typed arrays: lets a test see whether a picture has changed. */
-function hash(bytes) {
-  let value = 0x811c9dc5;
-  for (let i = 0; i < bytes.length; i++) value = Math.imul(value ^ bytes[i], 0x01000193);
-  return (value >>> 0).toString(16).padStart(8, "0");
-}
-
 /* Limits that leave out a share of the values at each end, found on at most 100,000 of them. */
 function percentiles(values, share) {
   const stride = Math.max(1, Math.floor(values.length / 100000));

@@ -25,8 +25,6 @@ class App {
     this.limits = {};
   }
 
-  /* ---- what a picture shows ---- */
-
   start() { return (this.plane.c * this.size.depth + (this.plane.all ? 0 : this.plane.z)) * this.size.area; }
   count() { return (this.plane.all ? this.size.depth : 1) * this.size.area; }
 
@@ -45,10 +43,9 @@ class App {
   stored(name) { return this.arrays[name].subarray(this.start(), this.start() + this.count()); }
 
   volumeLimits(name) {
-    const key = `${name},${this.plane.c}`;
+    const key = `${name},${this.plane.c}`, volume = this.size.depth * this.size.area, first = this.plane.c * volume;
     if (!this.limits[key]) {
-      const first = this.plane.c * this.size.depth * this.size.area;
-      const [low, high] = percentiles(this.arrays[name].subarray(first, first + this.size.depth * this.size.area), 0.001);
+      const [low, high] = percentiles(this.arrays[name].subarray(first, first + volume), 0.001);
       this.limits[key] = name === "std" && high - low < 0.02 * high ? [0, 1.2 * high] : [low, high];
     }
     return this.limits[key];
@@ -75,7 +72,7 @@ class App {
       }),
       component: () => ({
         key: () => `${place()},${this.selected}`,
-        values: () => this.project(this.covariance.change(this.unit(), this.start(), this.count()), true),
+        values: () => this.project(this.covariance.change(this.t.map((_, k) => +(k === this.selected)), this.start(), this.count()), true),
         look: () => ({ map: "diverging", limits: [-1, 1].map((sign) => sign * this.data.peaks[this.selected]) }),
       }),
       correlation: () => ({
@@ -89,10 +86,7 @@ class App {
     return sources[name]();
   }
 
-  unit(k = this.selected) { return this.t.map((_, i) => (i === k ? 1 : 0)); }
   index({ c, z, y, x }) { return ((c * this.size.depth + z) * this.size.height + y) * this.size.width + x; }
-
-  /* ---- what a reader does ---- */
 
   changed() {
     this.onchange.forEach((react) => react());
@@ -100,10 +94,7 @@ class App {
     this.pending = true;
     requestAnimationFrame(() => this.draw());
   }
-  draw() {
-    this.pending = false;
-    Object.values(this.panels).forEach((panel) => panel.draw());
-  }
+  draw() { this.pending = false; Object.values(this.panels).forEach((panel) => panel.draw()); }
 
   look(view) {
     const { width, height } = this.size;
@@ -128,8 +119,6 @@ class App {
   setComponent(k, amount) { this.t[k] = amount; this.selected = k; this.changed(); }
   setComponents(amounts) { this.t = this.t.map((_, k) => amounts[k] || 0); this.changed(); }
   select(k) { this.selected = k; this.changed(); }
-  canDraw() { return this.covariance !== null && !this.plane.all; }
-
   /* In a projection, the pixel picked is the brightest one along z. */
   pick({ x, y, z = this.plane.z }) {
     if (!this.covariance) return;
@@ -145,9 +134,9 @@ class App {
     this.changed();
   }
 
-  hover(at) { this.onhover(at); }
   dragTo(a, b) {
-    this.drag = { z: this.plane.z, x0: Math.min(a.x, b.x), x1: Math.max(a.x, b.x), y0: Math.min(a.y, b.y), y1: Math.max(a.y, b.y) };
+    const [x0, x1, y0, y1] = [Math.min(a.x, b.x), Math.max(a.x, b.x), Math.min(a.y, b.y), Math.max(a.y, b.y)];
+    this.drag = { z: this.plane.z, x0, x1, y0, y1 };
     this.changed();
   }
   endDrag() {

@@ -1,0 +1,78 @@
+"""The sections in which the model is checked against the data: data share, residual, resolution."""
+
+__all__ = ["panel", "residual_section", "resolution_section", "share_section"]
+
+from html import escape
+
+from .contents import Contents
+from .figures import Figures
+from .plots import autocorrelation_plot, frc_plot, histogram_plot
+from .words import chi2_words, coverage_words, whiteness_words
+
+
+def panel(name: str, caption: str, unit: str, note: str = "", identity: str = "") -> str:
+    """A picture with its colour bar; the script fills it with the source of this name."""
+    label = escape(f"{caption}. Arrow keys pan, plus and minus zoom, 0 shows all.")
+    key = f" id='{identity}'" if identity else ""
+    return (
+        f"<figure class='panel' data-panel='{name}'><figcaption{key}>{escape(caption)}</figcaption>"
+        f"<canvas class='picture' tabindex='0' role='img' aria-label='{label}'></canvas>"
+        f"<div class='scale'><span class='low'></span><canvas class='bar' aria-hidden='true'></canvas>"
+        f"<span class='high'></span><span class='unit'>{unit}</span></div>"
+        f"{f'<p class=note>{note}</p>' if note else ''}</figure>"
+    )
+
+
+def share_section(contents: Contents) -> str:
+    """Which parts of the picture the measurement has set, if the run has stored it."""
+    if contents.array("data_share") is None:
+        return ""
+    return (
+        "<section id='share'><h2>From the data or from the prior</h2><div class='split'><div class='panels'>"
+        f"{panel('data_share', 'Share that comes from the data', 'share')}</div>"
+        "<div><p>1 (yellow): the value is set by the measurement. 0 (dark): the measurement says nothing here and the "
+        "value is the prior's guess, so detail in such places is not evidence.</p></div></div></section>"
+    )
+
+
+def residual_section(figures: Figures) -> str:
+    """Whitened residual, its histogram and autocorrelation, and what they say in words."""
+    if figures.residual is None or figures.whiteness is None or figures.histogram is None:
+        return (
+            "<section id='residual'><h2>Does the model explain the data?</h2><p class='absent'>Data, prediction or "
+            "noise level were not stored, so this cannot be checked.</p></section>"
+        )
+    values = figures.values
+    words = [chi2_words(values["chi2"]), whiteness_words(figures.whiteness)]
+    if values["outliers"] > 1e-5:
+        words.append(f"{100 * values['outliers']:.2g} % of the residuals are beyond 5 σ; noise alone gives 0.00006 %.")
+    if "coverage" in values:
+        words.append(coverage_words(values["coverage"]))
+    text = "".join(f"<p>{escape(sentence)}</p>" for sentence in words)
+    return (
+        "<section id='residual'><h2>Does the model explain the data?</h2>"
+        "<p>What is left when the picture is sent through the instrument's model and taken from the data, divided by "
+        "the noise level. If the model is right, it looks like pure noise: no edges, no outline of the specimen.</p>"
+        f"<div class='panels'>{panel('residual', 'Whitened residual', 'σ', 'right to ±0.03 σ, clipped at ±8 σ')}"
+        f"<figure><figcaption>Histogram</figcaption>{histogram_plot(*figures.histogram)}</figure>"
+        f"<figure><figcaption>Autocorrelation</figcaption>{autocorrelation_plot(figures.whiteness)}"
+        "<div class='inset'><canvas id='autocorrelation' role='img' aria-label='Autocorrelation over x and y'></canvas>"
+        "<p class='note'>Over lags in x and y, ±0.2; the centre is lag 0.</p></div></figure></div>"
+        f"<div class='verdict'>{text}</div></section>"
+    )
+
+
+def resolution_section(contents: Contents) -> str:
+    """Fourier ring correlation before and after, if the run has stored it."""
+    frequency = contents.array("frc_frequency")
+    before, after = contents.array("frc_before"), contents.array("frc_after")
+    stated = {key: value for key, value in contents.run["figures"].items() if key.startswith("frc")}
+    if not stated and (frequency is None or (before is None and after is None)):
+        return ""
+    parts = ["<section id='resolution'><h2>Resolution by Fourier ring correlation</h2>"]
+    if frequency is not None and len(frequency) > 1 and (before is not None or after is not None):
+        parts.append(f"<div class='panels'><figure>{frc_plot(frequency, before, after)}</figure></div>")
+    if stated:
+        rows = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in stated.items())
+        parts.append(f"<table>{rows}</table><p class='fineprint'>As stated by the run; not derived again here.</p>")
+    return "".join(parts) + "</section>"
