@@ -9,7 +9,7 @@ is linear, `_adjoint`; where its structure gives a closed form it also overrides
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .inverse import divide_spectrum, solve_normal
 
 __all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite"]
 
+_Self = TypeVar("_Self", bound="Operator")  # typing.Self cannot be checked by beartype outside its class
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
@@ -77,7 +78,7 @@ class Operator(metaclass=_Immutable):
         """The real type of the operator's precision: float32 for complex64."""
         return _matching(self.dtype, False)
 
-    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+    def to(self: _Self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> _Self:
         """A copy whose constants have another precision and live on another device.
 
         A real `dtype` also sets the matching complex precision of complex constants, and the other way round.
@@ -180,7 +181,7 @@ class LinearOperator(Operator):
             NumericsError: conjugate gradients did not reach the tolerance.
         """
         _check(b, self.image_shape, f"{type(self).__name__}.solve expects an image", self.dtype)
-        value = float(damping)
+        value = float(damping.detach()) if isinstance(damping, Tensor) else float(damping)
         if not (value > 0 and math.isfinite(value)):
             raise InputError(f"solve expects a positive damping, got {value:g}; pass a number above zero")
         real = _matching(b.dtype, False)
@@ -300,6 +301,8 @@ def require_finite(constant: Tensor, what: str) -> Tensor:
 
 
 def _check(x: Tensor, shape: tuple[int, ...], what: str, dtype: torch.dtype, batched: bool = True) -> None:
+    if not isinstance(x, Tensor):
+        raise InputError(f"{what} as a torch tensor, got {type(x).__name__}; convert it with torch.as_tensor")
     given = tuple(x.shape)
     if not (x.is_floating_point() or x.is_complex()):
         raise InputError(f"{what} of a floating-point type, got {x.dtype}; convert it with .float() or .double()")

@@ -74,9 +74,9 @@ def check(A: Operator, seed: int = 0, *, dense: Tensor | None = None, at: Tensor
     trial = _Trial(A, seed)
     _check_value(trial, at)
     if isinstance(A, LinearOperator):
+        _check_linearity(trial, A)
         for precision in (torch.float64, torch.float32):
             _check_adjoint(trial, A, precision)
-        _check_linearity(trial, A)
         _check_matrix(trial, A, dense)
         _check_norm_and_solve(trial, A)
         _check_gradient(trial, A)

@@ -61,6 +61,7 @@ class Dense(LinearOperator):
     """
 
     def __init__(self, matrix: Tensor, image_shape: Sequence[int], data_shape: Sequence[int] | None = None):
+        require_finite(matrix, "Dense expects a matrix")
         if matrix.ndim != 2:
             raise InputError(f"Dense expects a matrix (n_data, n_image), got shape {tuple(matrix.shape)}; reshape it")
         data_shape = (1, 1, matrix.shape[0]) if data_shape is None else data_shape
@@ -71,7 +72,7 @@ class Dense(LinearOperator):
                 f"Dense expects a matrix of shape {sizes} for image {self.image_shape} and data {self.data_shape}, "
                 f"got {tuple(matrix.shape)}; transpose it or correct the shapes"
             )
-        self.matrix = require_finite(matrix, "Dense expects a matrix").detach().clone()
+        self.matrix = matrix.detach().clone()
 
     def _apply(self, x: Tensor) -> Tensor:
         flat = x.flatten(-len(self.image_shape))

@@ -28,11 +28,11 @@ class Mask(LinearOperator):
     """
 
     def __init__(self, mask: Tensor, image_shape: Sequence[int] | None = None, dtype: torch.dtype | None = None):
-        image_shape = tuple(mask.shape) if image_shape is None else tuple(image_shape)
+        image_shape = tuple(getattr(mask, "shape", ())) if image_shape is None else tuple(image_shape)
+        if len(image_shape) < 3:
+            raise InputError(f"Mask expects an image_shape such as (1, 64, 64), got {image_shape}; pass image_shape")
         weights, dtype = mask_weights(mask, image_shape, dtype, "Mask")
         super().__init__(image_shape, image_shape, dtype)
-        if weights.ndim < 1 or len(image_shape) < 3:
-            raise InputError(f"Mask expects an image_shape such as (1, 64, 64), got {image_shape}; pass image_shape")
         self.mask = weights
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -99,6 +99,10 @@ def mask_weights(
     mask: Tensor, image_shape: Sequence[int], dtype: torch.dtype | None, name: str
 ) -> tuple[Tensor, torch.dtype]:
     """The mask as finite real weights that broadcast to the image, and the operator's type."""
+    if not isinstance(mask, Tensor):
+        raise InputError(
+            f"{name} expects a mask as a torch tensor, got {type(mask).__name__}; convert it with torch.as_tensor"
+        )
     if dtype is None:
         dtype = mask.dtype if mask.is_floating_point() else torch.float32
     real = torch.empty((), dtype=dtype).real.dtype
