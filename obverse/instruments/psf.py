@@ -130,7 +130,7 @@ def prepare(psf: Volume, spacing: Sequence[float | None], size: Sequence[int]) -
         The kernel, odd along each axis with its centre in the middle, and sentences about what was assumed.
 
     Raises:
-        InputError: it is zero, constant or not finite, has its peak at the border, or has fewer dimensions than the data.
+        InputError: it is zero, constant or not finite, has its peak at the border, or fewer axes than the data.
     """
     psf.check_values("the PSF")
     if psf.size("C") > 1:

@@ -36,6 +36,7 @@ _TYPES |= {
 
 COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32773: "PackBits", 32946: "deflate"}
 _DEFLATE = (8, 32946)
+_FIRST_PRIVATE = 32768
 _MAX_PAGES = 1_000_000
 _MAX_TEXT = 64 * 2**20  # bytes of a description; OME-XML of a large plate is a few MiB
 _MAX_RATIO = {1: 1, 5: 1400, 8: 1040, 32773: 64, 32946: 1040}  # most that one compressed byte can expand to
@@ -52,6 +53,7 @@ class Page:
     dtype: np.dtype
     compression: int
     planar: bool
+    tiled: bool
     predictor: int
     photometric: int
     reduced: bool
@@ -68,8 +70,8 @@ class Page:
     @property
     def contiguous(self) -> bool:
         """Whether the page's bytes lie uncompressed and in order in the file."""
-        run = self.offsets[:-1] + self.counts[:-1] == self.offsets[1:]
-        return self.compression == 1 and not self.planar and self.predictor == 1 and bool(np.all(run))
+        plain = self.compression == 1 and self.predictor == 1 and not self.planar and not self.tiled
+        return plain and bool(np.all(self.offsets[:-1] + self.counts[:-1] == self.offsets[1:]))
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,11 @@ class _Tags:
         step, inline, code = (20, 8, "HHQ") if big else (12, 4, "HHI")
         for at in range(0, len(table), step):
             tag, kind, count = struct.unpack_from(order + code, table, at)
-            self.entries.setdefault(tag, (kind, count, inline, table[at + step - inline : at + step]))
+            field = table[at + step - inline : at + step]
+            self.entries.setdefault(tag, (kind, count, inline, field))
+            length = count * _TYPES.get(kind, (0, ""))[0]
+            if inline < length and tag < _FIRST_PRIVATE:  # vendors' private tags may point anywhere: nobody reads them
+                _require(struct.unpack(order + ("I" if inline == 4 else "Q"), field)[0] + length, size, name)
 
     def values(self, tag: int, default: tuple | None = None, limit: int = 2**26) -> np.ndarray:
         if tag not in self.entries:
@@ -204,11 +210,13 @@ class _Tags:
         return raw.split(b"\0")[0].decode("utf-8", errors="replace")
 
 
+def _require(end: int, size: int, name: str) -> None:
+    if end > size:
+        raise FormatError(f"expected {name} to hold byte {end}, it ends at {size}; it was cut short, copy it again")
+
+
 def _at(file: BinaryIO, offset: int, length: int, size: int, name: str) -> bytes:
-    if offset + length > size:
-        raise FormatError(
-            f"expected {name} to hold byte {offset + length}, it ends at {size}; it was cut short, copy it again"
-        )
+    _require(offset + length, size, name)
     file.seek(offset)
     return file.read(length)
 
@@ -276,6 +284,6 @@ def _page(tags: _Tags, index: int, order: str, size: int, name: str) -> Page:
     reduced = bool(tags.number(254, 0) & 1)
     predictor = tags.number(317, 1)
     return Page(
-        index, height, width, samples, dtype, compression, planar, predictor, photometric, reduced, offsets, counts,
-        segment_bytes, resolution,
+        index, height, width, samples, dtype, compression, planar, tiled, predictor, photometric, reduced, offsets,
+        counts, segment_bytes, resolution,
     )  # fmt: skip
