@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .calibration import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
-    from .combine import MixtureCovariance, combine
     from .covariance import Components, Covariance
     from .diagnostics import effective_samples, rhat, standard_error
     from .estimate import Estimate
     from .low_rank import LowRankDiagonal
+    from .mixture import MixtureCovariance, combine
     from .posterior import TARGETS, Posterior
     from .precision import PrecisionCovariance
     from .preconditioner import circulant_preconditioner
@@ -46,13 +46,13 @@ _HOME = {
     "Covariance": "covariance",
     "Estimate": "estimate",
     "LowRankDiagonal": "low_rank",
-    "MixtureCovariance": "combine",
+    "MixtureCovariance": "mixture",
     "Posterior": "posterior",
     "PrecisionCovariance": "precision",
     "StationaryCovariance": "stationary",
     "StreamingMoments": "streaming",
     "circulant_preconditioner": "preconditioner",
-    "combine": "combine",
+    "combine": "mixture",
     "coverage": "calibration",
     "effective_samples": "diagnostics",
     "mahalanobis": "calibration",
