@@ -10,7 +10,7 @@ Solvers detach what comes in and what a callable returns: they never build a gra
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ __all__ = [
 Map = Callable[[Tensor], Tensor]
 
 
+@runtime_checkable
 class Callback(Protocol):
     """Progress of an iteration: number done, number allowed (None if unknown), criterion reached."""
 
