@@ -108,7 +108,7 @@ def _read_run(path: Path) -> dict[str, Any]:
         raise FormatError(f"{path.name}: expected at most 64 MiB; got {path.stat().st_size} bytes; run again")
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path.name}: expected JSON; got {error}; run again") from None
     if not isinstance(run, dict):
         raise FormatError(f"{path.name}: expected a JSON object; got {type(run).__name__}; run again")

@@ -52,10 +52,12 @@ def details_section(contents: Contents) -> str:
     )
     outputs = _table({name: digest for name, digest in run["outputs"].items()}, code=True)
     figures = {**run["figures"], "seed": run.get("seed"), "seconds": run.get("seconds"), "started": run.get("started")}
+    facts = run["facts"] if isinstance(run.get("facts"), dict) else {}
     groups = (
         ("Inputs", files, True),
         ("Method", _table(run["method"]), True),
         ("Settings, as resolved", _table(run["settings"]), True),
+        ("What was measured in the data", _table(facts), False),
         ("Figures stated by the run", _table(figures), False),
         ("Diagnostics", _table({**run["diagnostics"], **(contents.diagnostics or {})}), False),
         ("Versions", _table({"obverse": run.get("obverse"), **run["versions"]}), False),

@@ -4,10 +4,12 @@ With data y, prediction A x̂, noise standard deviation s and N values, the whit
 
     chi2 = (1/N) Σ r²,        ρ(l) = Σ r̃_i r̃_{i+l} / Σ r̃² · N / N(l),      r̃ = r - mean(r)
 
-where N(l) counts the pairs at lag l. White noise keeps 95 % of the lags within ±1.96 / √N(l). With a reference x₀,
+where N(l) counts the pairs at lag l. White noise keeps 95 % of the lags within ±1.96 / √N(l). A reference x₀ may count
+in other units, so it is compared after the best linear fit, r being Pearson's correlation of x̂ and x₀:
 
-    psnr = 10 log10( max(x₀)² / mean (x̂ - x₀)² ),        coverage = share of pixels with |x̂ - x₀| ≤ 1.645 std.
+    psnr = 10 log10( (max x₀ - min x₀)² / ((1 - r²) var x₀) )
 
+Where that fit is close to the identity, coverage is the share of pixels with |x̂ - x₀| ≤ 1.645 std.
 A stated number that differs from the derived one by more than a part in 500 is reported in a sentence.
 """
 
@@ -39,7 +41,7 @@ class Whiteness:
     inside: float
     """Share of the lags (0 excluded) within the band: about 0.95 for white noise."""
     largest: float
-    """Correlation of the largest size at any lag but 0, with its sign."""
+    """Correlation of the largest size at any lag of up to 3 pixels but 0, with its sign."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Figures:
     """Everything that the report prints, derived from the stored arrays; None where the arrays are missing."""
 
     values: dict[str, float]
-    """By the key that run.json uses: chi2, residual_mean, residual_std, outliers, mean_std, max_std, psnr, coverage."""
+    """By the key that run.json uses: chi2, mean_std, max_std, residual_mean, residual_std, outliers, psnr, correlation,
+    also _before, coverage."""
     whiteness: Whiteness | None
     histogram: tuple[np.ndarray, np.ndarray] | None
     """Edges (in noise standard deviations) and density of the whitened residual."""
@@ -95,12 +98,10 @@ def derive(
             density, edges = np.histogram(good, bins=50, range=(-5.0, 5.0))
             histogram = (edges, density / (good.size * np.diff(edges)))
     if reference is not None:
-        error = np.asarray(mean, np.float64) - reference
-        square, peak = float(np.mean(error**2)), float(np.max(reference))
-        if square > 0 and peak > 0:
-            values["psnr"] = 10 * float(np.log10(peak**2 / square))
-        if std is not None:
-            values["coverage"] = float(np.mean(np.abs(error) <= Z90 * std))
+        values.update(_against(reference, mean, data))
+        if std is not None and _same_scale(mean, reference):
+            error = np.abs(np.asarray(mean, np.float64) - reference)
+            values["coverage"] = float(np.mean(error <= Z90 * std))
     return Figures(values, white, histogram, residual)
 
 
@@ -135,8 +136,34 @@ def whiteness(residual: np.ndarray, lags: int = LAGS) -> Whiteness:
         profiles[name] = correlation[tuple(index)]
     plane = correlation if correlation.ndim == 2 else correlation[centre[0]]
     inside = float(np.mean(z[other] <= 1.96)) if other.any() else 1.0
-    largest = float(max(correlation[other], key=abs)) if other.any() else 0.0
+    near = other.copy()
+    for axis, r in enumerate(reach):
+        far = np.abs(np.arange(-r, r + 1)) > 3
+        near[(slice(None),) * axis + (far,)] = False
+    largest = float(max(correlation[near], key=abs)) if near.any() else 0.0
     return Whiteness(plane, profiles, float(1.96 / np.sqrt(residual.size)), inside, largest)
+
+
+def _against(reference: np.ndarray, mean: np.ndarray, data: np.ndarray | None) -> dict[str, float]:
+    truth = np.asarray(reference, np.float64)
+    values: dict[str, float] = {}
+    for suffix, image in (("", mean), ("_before", data)):
+        if image is None or truth.std() == 0 or np.std(image) == 0 or not np.isfinite(image).all():
+            continue
+        r = float(np.corrcoef(np.asarray(image, np.float64).reshape(-1), truth.reshape(-1))[0, 1])
+        values["correlation" + suffix] = r
+        if r**2 < 1:
+            values["psnr" + suffix] = 10 * float(np.log10(np.ptp(truth) ** 2 / ((1 - r**2) * truth.var())))
+    return values
+
+
+def _same_scale(mean: np.ndarray, reference: np.ndarray) -> bool:
+    """Does the reference count in the units of the mean? Slope within 20 % of 1, offset within a fifth of its size."""
+    if np.std(mean) == 0 or not np.isfinite(mean).all():
+        return False
+    truth = reference.reshape(-1).astype(np.float64)
+    slope, offset = np.polyfit(np.asarray(mean, np.float64).reshape(-1), truth, 1)
+    return bool(abs(slope - 1) < 0.2 and abs(offset) < 0.2 * np.std(reference) + 0.2 * abs(np.mean(reference)))
 
 
 def compare(stated: Mapping[str, object], derived: Mapping[str, float]) -> list[str]:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import NumericsError
+
 LEAST_COMPONENTS = 6
 """Below this number of components the picture is shrunk rather than the uncertainty impoverished further."""
 
@@ -64,7 +66,7 @@ def make_plan(shape: Sequence[int], components: int, value_bytes: int, budget: i
         if components <= min(left, _SMALL - pixels * value_bytes) // (2 * pixels):
             return Plan(factors, components, 16)
         return Plan(factors, min(components, left // pixels), 8)
-    raise ValueError(f"no block size brings {shape} into {budget} bytes")
+    raise NumericsError(f"expected {tuple(shape)} to fit into {budget} bytes as block means; got none; raise the limit")
 
 
 def block_mean(array: np.ndarray, factors: Sequence[int]) -> np.ndarray:

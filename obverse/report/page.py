@@ -114,7 +114,10 @@ def _header(page: Page) -> str:
         facts.append(("mean standard deviation", f"{number(values['mean_std'])} {_unit(page)}", "over all pixels"))
         facts.append(("largest standard deviation", f"{number(values['max_std'])} {_unit(page)}", "of any pixel"))
     if "psnr" in values:
-        facts.append(("PSNR", f"{number(values['psnr'], 4)} dB", "against the stored reference"))
+        before = f"; data {number(values['psnr_before'], 4)} dB" if "psnr_before" in values else ""
+        facts.append(
+            ("PSNR", f"{number(values['psnr'], 4)} dB", f"of the reconstruction, fitted to the reference{before}")
+        )
     if "coverage" in values:
         facts.append(("coverage", f"{100 * values['coverage']:.1f} %", "of reference pixels in their 90 % interval"))
     cards = "".join(

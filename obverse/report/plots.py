@@ -70,10 +70,11 @@ def plot(
             f'height="{max(low - high, 1):.1f}"/>'
         )
     for curve in curves:
-        points = [f"{across(x):.1f},{up(min(max(y, y0), y1)):.1f}" for x, y in zip(curve.x, curve.y)]
+        pairs = zip(curve.x.tolist(), np.clip(curve.y, y0, y1).tolist())
+        points = [f"{across(float(x)):.1f},{up(float(y)):.1f}" for x, y in pairs]
         if curve.filled:
             base = f"{up(max(0.0, y0)):.1f}"
-            first, last = f"{across(curve.x[0]):.1f},{base}", f"{across(curve.x[-1]):.1f},{base}"
+            first, last = f"{across(float(curve.x[0])):.1f},{base}", f"{across(float(curve.x[-1])):.1f},{base}"
             parts.append(f'<polygon class="{curve.style}" points="{first} {" ".join(points)} {last}"/>')
         else:
             parts.append(f'<polyline class="{curve.style}" points="{" ".join(points)}"/>')

@@ -91,7 +91,7 @@ def chi2_words(chi2: float) -> str:
 def whiteness_words(white: Whiteness) -> str:
     """Say whether the residual looks like noise; negative correlation means that noise was followed."""
     size = abs(white.largest)
-    if size < 0.05:
+    if size < max(0.05, 2.5 * white.band):
         verdict = "The residual is practically white: no structure of the specimen is left in it."
     elif white.largest < 0:
         verdict = (
@@ -104,7 +104,7 @@ def whiteness_words(white: Whiteness) -> str:
         verdict = "Clear structure is left in the residual: the model does not explain all of the data."
     largest = f"{white.largest:+.3f}".replace("-", "−")
     return (
-        f"{verdict} The largest correlation between residuals at different places is {largest}; "
+        f"{verdict} The largest correlation between residuals up to 3 pixels apart is {largest}; "
         f"{100 * white.inside:.0f} % of the lags lie within the limits of white noise (expected: 95 %)."
     )
 

@@ -127,8 +127,9 @@ class Chromium:
         """Scroll an element into view and return a point in it, in window coordinates."""
         return tuple(
             self.run(
-                f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-                f"const b = e.getBoundingClientRect(); return [b.x + b.width * {across}, b.y + b.height * {down}]; }})()"
+                f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+                "e.scrollIntoView({block: 'center'}); const b = e.getBoundingClientRect();"
+                f"return [b.x + b.width * {across}, b.y + b.height * {down}]; }})()"
             )
         )
 

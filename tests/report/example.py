@@ -33,7 +33,7 @@ def specimen(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
             radius = random.uniform(0.04, 0.13) * reach
             distance = np.sqrt((((grid - centre) / scale) ** 2).sum(-1))
             ring = np.exp(-(((distance - radius) / (0.12 * radius + 0.8)) ** 2))
-            fill = 1 / (1 + np.exp((distance - radius) / 0.8))
+            fill = 1 / (1 + np.exp(np.clip((distance - radius) / 0.8, -50, 50)))
             image[c] += random.uniform(150, 500) * (0.8 * ring + 0.35 * fill)
     return image
 
@@ -93,7 +93,9 @@ def make(
     if measured:
         write_safetensors(folder / "measurement.safetensors", arrays, overwrite=True)
     figures = derive(
-        mean.astype(np.float32), std, **({k: arrays.get(k) for k in ("data", "prediction", "noise_std", "reference")} if measured else {})
+        mean.astype(np.float32),
+        std,
+        **({k: arrays.get(k) for k in ("data", "prediction", "noise_std", "reference")} if measured else {}),
     ).values
     run = {
         "obverse": "0.1.0",
