@@ -1,7 +1,8 @@
 """Five components of a posterior covariance from sixty covariance products.
 
-Four Gaussian posteriors on 24×24 pixels with the spectra of the method note (effective rank r = tr Σ/λ₁ and ratio λ₆/λ₅),
-and one stationary posterior on 32×32, all under a power-law prior S(f) = max(|f|, 1)^−2.5 (f in cycles per image):
+Four Gaussian posteriors on 24×24 pixels with the spectra of the method note (effective rank r = tr Σ/λ₁ and ratio
+λ₆/λ₅), and one stationary posterior on 32×32, all under a power-law prior S(f) = max(|f|, 1)^−2.5 (f in cycles per
+image):
 
     denoising (stationary) · inpainting, 70 % of the pixels missing · a missing box of 12×12 · Gaussian deblurring
 

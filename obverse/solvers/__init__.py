@@ -1,9 +1,17 @@
-"""Iterative solvers on plain callables; each returns a result whose status tells the truth."""
+"""Iterative solvers on plain callables; each returns a result whose status tells the truth.
 
+The names are bound at once and not lazily as in other packages: `admm`, `lsqr` and `minres` share their module's name,
+and a lazy look-up would hand out the function or the module depending on what was imported before.
+"""
+
+from .admm import admm
+from .coupling import Coupling
 from .eigen import Eigen, block_krylov
 from .linear import cg
 from .lsqr import lsqr
 from .minres import minres
+from .primal_dual import pdhg
+from .proximal import fista
 from .result import Result, Status
 
-__all__ = ["Eigen", "Result", "Status", "block_krylov", "cg", "lsqr", "minres"]
+__all__ = ["Coupling", "Eigen", "Result", "Status", "admm", "block_krylov", "cg", "fista", "lsqr", "minres", "pdhg"]

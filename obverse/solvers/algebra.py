@@ -1,7 +1,7 @@
 """Vector algebra shared by the iterative solvers: batches of independent systems and calls that are checked.
 
-A tensor `(*batch, *shape)` with `batch_dims` leading axes holds one vector per batch index. Inner products and norms are
-taken per vector and keep their axes, so that they broadcast against the vectors they came from:
+A tensor `(*batch, *shape)` with `batch_dims` leading axes holds one vector per batch index. Inner products and norms
+are taken per vector and keep their axes, so that they broadcast against the vectors they came from:
 
     ⟨a, b⟩ = Σ conj(a) b,   shape (*batch, 1, …, 1)
 
@@ -98,7 +98,9 @@ def guard(function: Map, name: str, shape: torch.Size | tuple[int, ...] | None =
 def check_vector(b: Tensor, name: str, batch_dims: int = 0) -> Tensor:
     """`b` detached, after checking that it is floating-point, finite and has the batch axes."""
     if not (b.is_floating_point() or b.is_complex()):
-        raise InputError(f"{name} must be a floating-point tensor, got {b.dtype}; convert it with .double() or .float()")
+        raise InputError(
+            f"{name} must be a floating-point tensor, got {b.dtype}; convert it with .double() or .float()"
+        )
     if not 0 <= batch_dims <= b.ndim:
         raise InputError(f"batch_dims must lie between 0 and {b.ndim}, the number of axes of {name}; got {batch_dims}")
     if not bool(torch.isfinite(b).all()):

@@ -1,21 +1,21 @@
 """Largest eigenpairs of a Hermitian positive semi-definite operator by block Krylov and Rayleigh–Ritz.
 
-From a random block Q₀ of b ≥ k vectors the space span{Q₀, A Q₀, A² Q₀, …} is built with one product per vector, and A is
-projected onto it: the eigenpairs of T = Vᴴ A V give values θ and vectors V s. Since A V = V T + R Eᴴ, where R is what the
-last block's products leave outside the space, the residual of each pair is known without another product:
+From a random block Q₀ of b ≥ k vectors the space span{Q₀, A Q₀, A² Q₀, …} is built with one product per vector, and A
+is projected onto it: the eigenpairs of T = Vᴴ A V give values θ and vectors V s. Since A V = V T + R Eᴴ, where R is
+what the last block's products leave outside the space, the residual of each pair is known without another product:
 
     ‖A v − θ v‖ = ‖R s_last‖
 
-Every new block is orthogonalised against all earlier ones, twice. Directions that vanish (an invariant space was found)
-are replaced by random ones, so that a repeated eigenvalue is not missed when it exceeds the block. With `basis` the space
-is compressed to its best Ritz vectors whenever it is full (thick restart, Krylov–Schur).
+Every new block is orthogonalised against all earlier ones, twice. Directions that vanish (an invariant space was
+found) are replaced by random ones, so that a repeated eigenvalue is not missed when it exceeds the block. With
+`basis` the space is compressed to its best Ritz vectors whenever it is full (thick restart, Krylov–Schur).
 
 A block represents eigenvalues of multiplicity up to b: symmetric instruments have such spectra, and on them a single
 vector fails however many products it gets. A few vectors more than k (three by default) guard against a start that
-happens to miss a direction. The start is random with equal energy in every octave of spatial frequency (pink noise): the
-leading components of images may sit at any scale, and white noise has three quarters of its energy in the highest octave
-of a plane. A residual bounds the distance to *an* eigenvalue: that it is the k-th
-largest follows from the random start, with probability one in the limit, not from the residual.
+happens to miss a direction. The start is random with equal energy in every octave of spatial frequency (pink noise):
+the leading components of images may sit at any scale, and white noise has three quarters of its energy in the highest
+octave of a plane. A residual bounds the distance to *an* eigenvalue: that it is the k-th largest follows from the
+random start, with probability one in the limit, not from the residual.
 
 References:
     Golub, Underwood, "The block Lanczos method for computing eigenvalues", Mathematical Software III, 1977.
@@ -95,7 +95,7 @@ def block_krylov(
 
     Example:
         >>> scale = torch.arange(1.0, 101.0, dtype=torch.float64)
-        >>> leading = block_krylov(lambda v: v * scale, (100,), 2, products=80)
+        >>> leading = block_krylov(lambda v: v * scale, (100,), 2, products=100)
         >>> [round(float(v), 6) for v in leading.values]
         [100.0, 99.0]
     """

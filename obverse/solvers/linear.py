@@ -3,13 +3,14 @@
     A x = b,   A = Aᴴ > 0;      criterion  ‖b − A x‖ / ‖b‖ ≤ tolerance
 
 Leading batch axes are independent systems with step sizes of their own; one that is finished no longer moves. The
-residual that the recurrence carries drifts from the true one in finite precision, so convergence is believed only after
-b − A x has been computed afresh. Where the two disagree the iteration restarts from the true residual, and where that no
-longer helps the status says which figure can be reached in this precision.
+residual that the recurrence carries drifts from the true one in finite precision, so convergence is believed only
+after b − A x has been computed afresh. Where the two disagree the iteration restarts from the true residual, and
+where that no longer helps the status says which figure can be reached in this precision.
 
 References:
     Hestenes, Stiefel, "Methods of conjugate gradients for solving linear systems", J. Res. NBS 49, 1952.
-    van der Vorst, Ye, "Residual replacement strategies for Krylov subspace iterative methods", SIAM J. Sci. Comput. 2000.
+    van der Vorst, Ye, "Residual replacement strategies for Krylov subspace iterative methods for the convergence of
+        true residuals", SIAM J. Sci. Comput. 2000.
 """
 
 import torch
@@ -112,7 +113,9 @@ def cg(
 class _Systems:
     """The batch of systems: points, residuals, search directions and how each one ended."""
 
-    def __init__(self, matvec: Map, precondition: Map | None, b: Tensor, x0: Tensor | None, tolerance: float, dims: int):
+    def __init__(
+        self, matvec: Map, precondition: Map | None, b: Tensor, x0: Tensor | None, tolerance: float, dims: int
+    ):
         self.matvec, self.precondition, self.b = matvec, precondition, b
         self.tolerance, self.dims = tolerance, dims
         size = norm(b, dims)

@@ -102,7 +102,9 @@ def lsqr(
     residual = float(best.max()) if best.numel() else 0.0
     gaps = mismatch(to_data, to_image, b, batch_dims)
     misfit = float(gaps.max()) if gaps.numel() else 0.0
-    fit = float((norm(b - best_product, batch_dims) / norm(b, batch_dims).clamp_min(1e-300)).max()) if b.numel() else 0.0
+    fit = (
+        float((norm(b - best_product, batch_dims) / norm(b, batch_dims).clamp_min(1e-300)).max()) if b.numel() else 0.0
+    )
     limited = bool((active & (best > tolerance)).any())
     status = _status(residual, tolerance, misfit, fit, limited, len(history), best, b.dtype)
     return Result(best_x, status, len(history), residual, tuple(history))

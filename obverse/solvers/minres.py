@@ -167,12 +167,14 @@ def _failure(
     elif limited:
         reason, why = "max-iterations", "the iteration limit came first; allow more iterations"
     elif bool((missed & orthogonal).any()):
-        reason, why = "inconsistent", (
-            "the operator is singular and b is not in its range, x is a least-squares solution; use lsqr, or add damping"
+        reason, why = (
+            "inconsistent",
+            ("the operator is singular and b not in its range: x is a least-squares solution; use lsqr or add damping"),
         )
     else:
-        reason, why = "stagnation", (
-            "rounding errors no longer let the residual fall; accept the residual reached or work in float64"
+        reason, why = (
+            "stagnation",
+            ("rounding errors no longer let the residual fall; accept the residual reached or work in float64"),
         )
     count, failed = missed.numel(), int(missed.sum())
     which = f"{failed} of {count} systems" if count > 1 else "minimum residuals"
