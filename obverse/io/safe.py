@@ -57,7 +57,7 @@ def atomic_write(path: str | os.PathLike[str], overwrite: bool = False) -> Itera
     """
     path = Path(path)
     _check_free(path, overwrite)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}.part")
     try:
         with _explained(path):
             file = open(temporary, "xb")
@@ -89,7 +89,7 @@ def sha256(path: str | os.PathLike[str]) -> str:
         raise InputError(f"{path} is expected to be a readable file, got {error.strerror or error}") from error
 
 
-def check_size(shape: Sequence[int], dtype: Any, limit_bytes: int, what: str = "the array") -> int:
+def check_size(shape: Sequence[Any], dtype: Any, limit_bytes: int, what: str = "the array") -> int:
     """Bytes that an array needs, refused before anything is allocated if they exceed a limit.
 
     Args:
@@ -120,7 +120,7 @@ def check_size(shape: Sequence[int], dtype: Any, limit_bytes: int, what: str = "
 def write_safetensors(
     path: str | os.PathLike[str],
     arrays: Mapping[str, Any],
-    metadata: Mapping[str, str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> str:
     """Write arrays and text atomically, with a checksum of everything; equal content gives equal bytes.

@@ -51,16 +51,18 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Uniformity:
-    """Values that are uniform on (0, 1) if the posteriors are calibrated, and the Kolmogorov–Smirnov test of that.
+    """Values that are uniform on (0, 1) if the posteriors are calibrated, and tests of that.
 
     Args:
         values: one per image.
-        statistic: largest distance between their distribution and the uniform one.
-        p_value: of that distance.
+        statistic: Kolmogorov–Smirnov: largest distance between their distribution and the uniform one.
+        dispersion: mean square of their normal scores: 1 if calibrated, above 1 if over-confident.
+        p_value: of the worse of the two (Bonferroni). Kolmogorov–Smirnov alone hardly sees a wrong width.
     """
 
     values: tuple[float, ...]
     statistic: float
+    dispersion: float
     p_value: float
 
     def expected_coverage(self, levels: Sequence[float]) -> tuple[float, ...]:
@@ -287,7 +289,10 @@ def _randomised_rank(drawn: Tensor, true: float, stream: torch.Generator) -> flo
 
 def _uniformity(values: Sequence[float]) -> Uniformity:
     test = stats.kstest(values, "uniform")
-    return Uniformity(tuple(values), float(test.statistic), float(test.pvalue))
+    # A truth far outside has a value of 0 or 1 in floating point; its score is kept finite.
+    squares = stats.norm.ppf(np.clip(values, 1e-300, 1 - 1e-16)) ** 2
+    worse = min(float(test.pvalue), _two_sided(float(squares.sum()), len(squares)))
+    return Uniformity(tuple(values), float(test.statistic), float(squares.mean()), min(1.0, 2 * worse))
 
 
 def _two_sided(square: float, degrees: int) -> float:
