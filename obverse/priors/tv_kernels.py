@@ -111,7 +111,7 @@ def _clear_edges(p: np.ndarray) -> None:
 
 def _project(p: np.ndarray, tau: np.ndarray, isotropic: bool) -> None:
     size = np.sqrt((p**2).sum(0, keepdims=True)) if isotropic else np.abs(p)
-    p *= np.where(size > tau, tau / np.maximum(size, np.finfo(p.dtype).tiny), p.dtype.type(1))
+    p *= tau / np.maximum(np.maximum(size, tau), np.finfo(p.dtype).tiny)
 
 
 def _compiled(function: Callable) -> Callable:

@@ -184,7 +184,7 @@ def _torch_planes(x, tau, start, spacing, isotropic, tolerance, max_iterations):
     if start is None:
         p = torch.zeros(x.shape[0], axes, *x.shape[1:], dtype=x.dtype, device=x.device)
     else:
-        p = project(start.to(dtype=x.dtype, device=x.device)[:, :, None])
+        p = project(_without_edges(start.to(dtype=x.dtype, device=x.device))[:, :, None])
     q, t = p, torch.ones(x.shape[0], dtype=tau.dtype, device=x.device)
     active = torch.ones_like(t, dtype=torch.bool)
     count = torch.zeros_like(t, dtype=torch.long)
@@ -209,6 +209,16 @@ def _torch_planes(x, tau, start, spacing, isotropic, tolerance, max_iterations):
         final = gaps(p)
     u = (x - gradient_adjoint(p, spacing))[:, 0]
     return u, p[:, :, 0], [float(g) for g in final], [int(c) for c in count]
+
+
+def _without_edges(p: Tensor) -> Tensor:
+    """No difference crosses the far edge, so its dual is zero."""
+    parts = []
+    for axis, part in enumerate(p.unbind(1)):
+        inner = torch.ones(part.shape[axis + 1], dtype=torch.bool, device=p.device)
+        inner[-1] = False
+        parts.append(part * inner.reshape(-1, *(1,) * (part.ndim - axis - 2)))
+    return torch.stack(parts, dim=1)
 
 
 def _magnitude(g: Tensor, axes: int, isotropic: bool) -> Tensor:
