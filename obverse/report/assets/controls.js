@@ -36,6 +36,7 @@ function wireToolbar(app) {
   all("input[name=mode]").forEach((radio) => radio.addEventListener("change", () => app.setMode(radio.value)));
   app.onchange.push(() => {
     document.body.dataset.mode = app.mode;
+    $("#map").value = app.map;
     if (!slider) return;
     slider.value = app.plane.z;
     projection.checked = app.plane.all;
