@@ -8,7 +8,7 @@ is linear, `_adjoint`; where its structure gives a closed form it also overrides
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import InputError
 from .inverse import divide_spectrum, solve_normal
 
-__all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite"]
+__all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite", "tensors_of"]
 
 _Self = TypeVar("_Self", bound="Operator")  # typing.Self cannot be checked by beartype outside its class
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
@@ -222,12 +222,7 @@ class LinearOperator(Operator):
         return self
 
     def _device(self) -> torch.device:
-        for value in self.__dict__.values():
-            if isinstance(value, Tensor):
-                return value.device
-            if isinstance(value, LinearOperator):
-                return value._device()
-        return torch.device("cpu")
+        return next((tensor.device for tensor in tensors_of(self)), torch.device("cpu"))
 
 
 class Adjoint(LinearOperator):
@@ -282,6 +277,15 @@ def _as_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
     if not result or any(n < 1 for n in result):
         raise InputError(f"{name} expects positive sizes such as (1, 64, 64), got {tuple(shape)}")
     return result
+
+
+def tensors_of(value: Any) -> Iterator[Tensor]:
+    """The constants of an operator and of the operators that it is made of."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Operator | tuple):
+        for member in value.__dict__.values() if isinstance(value, Operator) else value:
+            yield from tensors_of(member)
 
 
 def constant_like(constant: Tensor, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericsError
-from .base import LinearOperator, Operator
+from .base import LinearOperator, Operator, tensors_of
 
 __all__ = ["Report", "check"]
 
@@ -91,7 +91,7 @@ class _Trial:
     def __init__(self, operator: Operator, seed: int):
         self.operator = operator
         self.generator = torch.Generator().manual_seed(seed)
-        self.device = next((t.device for t in _tensors(operator)), torch.device("cpu"))
+        self.device = next((t.device for t in tensors_of(operator)), torch.device("cpu"))
         self.figures: dict[str, float] = {}
 
     def draw(self, shape: tuple[int, ...], precision: torch.dtype, complex_: bool) -> Tensor:
@@ -293,13 +293,6 @@ def _distance(a: Tensor, b: Tensor) -> float:
         return float("inf")
     scale = max(float(a.norm()), float(b.norm()))
     return float((a - b).norm()) / scale if scale else 0.0
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    members = value.__dict__.values() if isinstance(value, Operator) else value if isinstance(value, tuple) else ()
-    return [tensor for member in members for tensor in _tensors(member)]
 
 
 def _same(a: Any, b: Any) -> bool:

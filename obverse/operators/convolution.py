@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import LinearOperator, constant_like
-from .boundary import extend, fold, good_size, require_boundary
+from .boundary import extend, fold, good_size, is_smooth, require_boundary
 from .filters import as_kernel, by_parts, correlate_axis, correlate_axis_adjoint, separate
 
 __all__ = ["Convolution"]
@@ -45,8 +45,8 @@ class Convolution(LinearOperator):
     Example:
         >>> kernel = torch.tensor([[0.0, 1.0, 2.0]])
         >>> A = Convolution(kernel, (1, 1, 4), boundary="zero")
-        >>> A(torch.tensor([[[0.0, 1.0, 0.0, 0.0]]]))
-        tensor([[[0., 1., 2., 0.]]])
+        >>> A(torch.tensor([[[0.0, 1.0, 0.0, 0.0]]])).round().long()
+        tensor([[[0, 1, 2, 0]]])
     """
 
     def __init__(self, kernel: Tensor, image_shape: Sequence[int], boundary: str = "circular", engine: str = "auto"):
@@ -67,7 +67,7 @@ class Convolution(LinearOperator):
         self._grid = ()
         if self.engine != "fft":
             self._margins = () if boundary == "valid" else around
-        elif boundary == "circular" and image == tuple(map(good_size, image)):
+        elif boundary == "circular" and all(map(is_smooth, image)):
             self._margins, self._grid, origin = (), image, centre
         elif boundary == "zero":
             reach = (n + max(pair) for n, pair in zip(image, around))
@@ -135,9 +135,9 @@ class Convolution(LinearOperator):
         if engine != "auto":
             return engine
         size = tuple(self.kernel.shape[1:])
-        costs = {"fft": _cost_fft(size, self.image_shape[1:], self.boundary), "direct": _cost_direct(size)}
-        if self.factors is not None:
-            costs["separable"] = _COST_TAP_SEPARABLE * sum(size)
+        costs = _costs(size, self.image_shape[1:], self.boundary)
+        if self.factors is None:
+            del costs["separable"]
         return min(costs, key=lambda name: costs[name])
 
 
@@ -175,21 +175,24 @@ def _require_fit(size: Sequence[int], image: Sequence[int], boundary: str):
             )
 
 
-# Nanoseconds a pixel on one CPU core; only their ratios matter (benchmarks/convolution_engine_is_well_chosen.py).
+# Nanoseconds for a pixel on one CPU core, (fixed, for each tap), of which only the ratios matter;
+# benchmarks/convolution_chooses_its_engine.py shows how good the choice is.
 _COST_FFT = 0.2
-_COST_TAP_SEPARABLE = 0.25
-_COST_TAP_DIRECT = {2: 0.07, 3: 0.5}
+_COST_DIRECT = {2: (1.0, 0.17), 3: (60.0, 1.0)}
+_COST_SEPARABLE = {2: (3.0, 0.22), 3: (60.0, 0.22)}
 _CONVOLVE = {4: F.conv2d, 5: F.conv3d}
 _CONVOLVE_ADJOINT = {4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
 
-def _cost_direct(size: Sequence[int]) -> float:
-    return _COST_TAP_DIRECT[len(size)] * prod(size)
-
-
-def _cost_fft(size: Sequence[int], image: Sequence[int], boundary: str) -> float:
-    if boundary == "circular" and tuple(image) == tuple(map(good_size, image)):
+def _costs(size: Sequence[int], image: Sequence[int], boundary: str) -> dict[str, float]:
+    """Expected time of each engine for a pixel of the image; an FFT costs as the logarithm of its grid."""
+    if boundary == "circular" and all(map(is_smooth, image)):
         grid = prod(image)
     else:
         grid = prod(good_size(n + (0 if boundary == "valid" else k - 1)) for n, k in zip(image, size))
-    return _COST_FFT * grid / prod(image) * max(grid, 2).bit_length()
+    direct, separable = _COST_DIRECT[len(size)], _COST_SEPARABLE[len(size)]
+    return {
+        "fft": _COST_FFT * grid / prod(image) * max(grid, 2).bit_length(),
+        "direct": direct[0] + direct[1] * prod(size),
+        "separable": separable[0] + separable[1] * sum(size),
+    }

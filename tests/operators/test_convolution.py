@@ -8,6 +8,7 @@ from scipy import ndimage, signal
 from obverse.errors import InputError
 from obverse.operators import Convolution
 from obverse.operators.boundary import extend, fold, good_size
+from obverse.operators.filters import separate
 from tests.operators.cases import random
 
 SCIPY = {"circular": "wrap", "reflect": "mirror", "zero": "constant"}
@@ -100,4 +101,23 @@ def test_fold_is_the_adjoint_of_extend(boundary, margins):
 
 
 def test_good_sizes_have_small_factors():
-    assert [good_size(n) for n in (1, 11, 13, 127, 211, 1021)] == [1, 12, 14, 128, 216, 1024]
+    assert [good_size(n) for n in (1, 11, 13, 127, 211, 514, 1021)] == [1, 12, 14, 128, 216, 540, 1024]
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(5, 4), (3, 4, 5), (1, 7)])
+def test_separate_finds_rank_one_and_nothing_else(size, precision):
+    kernel = torch.ones((), dtype=torch.float64)
+    for i, k in enumerate(size):
+        kernel = kernel[..., None] * (random(k, seed=i) - 0.6)
+    kernel = kernel.to(precision)
+    factors = separate(kernel)
+    assert factors is not None
+    product = factors[0]
+    for factor in factors[1:]:
+        product = product[..., None] * factor
+    torch.testing.assert_close(product, kernel)
+    if min(size) > 1:
+        kernel.view(-1)[0] += 1e-3
+        assert separate(kernel) is None
+    assert separate(torch.zeros(size)) is None
