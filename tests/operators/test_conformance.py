@@ -133,7 +133,7 @@ class TestConformance:
 def test_solve_is_differentiable(name):
     A = CASES[name].make(torch.float64)
     b = torch.randn(2, *A.image_shape, dtype=A.dtype, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    damping = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    damping = torch.tensor(5.0, dtype=torch.float64, requires_grad=True)
     scalar = torch.tensor(1.3, dtype=torch.float64, requires_grad=True)
     weight = random(*A.data_shape, seed=7).requires_grad_()
     for w in (scalar, weight):
