@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
@@ -143,7 +144,7 @@ class Covariance(ABC):
         )
         return self._ranked(eigen.values.clamp_min(0), eigen.vectors, eigen.residuals)
 
-    def factors(self, rank: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    def factors(self, rank: int = 16) -> tuple[Float[Tensor, "n k"], Float[Tensor, " k"], Float[Tensor, " n"]]:
         """The compact form Σ ≈ U diag(λ) Uᵀ + diag(d), with exact marginal variances.
 
         Returns:

@@ -25,6 +25,8 @@ __all__ = ["Probed", "probe_diagonal"]
 _REPEATS = 4
 # A variance is kept above this fraction of the mean variance.
 _FLOOR = 1e-6
+# Numbers in one batch of probes.
+_BATCH_NUMBERS = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +66,18 @@ def probe_diagonal(
     dimensions = len(shape) - 1
     stride = max(1, int((budget / (shape[0] * _REPEATS) + 1e-9) ** (1 / dimensions)))
     colours = list(itertools.product(range(shape[0]), *(range(min(stride, m)) for m in shape[1:])))
+    batch = max(1, _BATCH_NUMBERS // like.size)
     estimates, controls = [], []
     for _ in range(_REPEATS):
         signs = torch.randint(0, 2, shape, generator=generator, device=generator.device) * 2 - 1
         signs = signs.to(dtype=like.dtype, device=like.device)
         total, known = torch.zeros_like(signs), torch.zeros_like(signs)
-        for colour in colours:
-            where = (colour[0], *(slice(offset, None, stride) for offset in colour[1:]))
-            probe = torch.zeros_like(signs)
-            probe[where] = signs[where]
-            total[where] = (probe * matvec(probe[None])[0])[where]
+        for start in range(0, len(colours), batch):
+            probes = torch.stack([_coloured(signs, colour, stride) for colour in colours[start : start + batch]])
+            # Each pixel belongs to one colour, so that the sum over probes puts every product in its place.
+            total = total + (probes * matvec(probes)).sum(0)
             if control is not None:
-                known[where] = (probe * control.matvec(probe))[where]
+                known = known + (probes * control.matvec(probes)).sum(0)
         estimates.append(total)
         controls.append(known)
     values = torch.stack(estimates)
@@ -86,6 +88,14 @@ def probe_diagonal(
     # The spread over four repeats is itself noisy; its neighbourhood shares one law, so it is averaged locally.
     error = _smoothed(values.var(0) / _REPEATS).sqrt()
     return Probed(diagonal.clamp_min(floor), error, _REPEATS * len(colours), int((diagonal < floor).sum()))
+
+
+def _coloured(signs: Tensor, colour: tuple[int, ...], stride: int) -> Tensor:
+    """The signs of one colour, (channel, offset of each spatial axis), and zero elsewhere."""
+    where = (colour[0], *(slice(offset, None, stride) for offset in colour[1:]))
+    probe = torch.zeros_like(signs)
+    probe[where] = signs[where]
+    return probe
 
 
 def _controlled(values: Tensor, controls: Tensor, truth: Tensor) -> Tensor:

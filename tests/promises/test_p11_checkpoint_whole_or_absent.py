@@ -1,6 +1,5 @@
 """P11: a file is whole or absent. Whatever fails while it is written, the previous one survives and nothing is left.
 
-
 Root may write into read-only folders, so failures of the system are simulated where the system would raise them.
 """
 
