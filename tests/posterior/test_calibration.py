@@ -48,7 +48,7 @@ TESTS = {
     "component scores": lambda p, t: pc_scores(p, t).p_value,
     "mahalanobis": lambda p, t: mahalanobis(p, t).p_value,
 }
-# These weigh all pixels alike: a wrong size of Σ shows, a wrong shape of the same trace may not (white noise: p = 0.06).
+# These weigh all pixels alike: a wrong size of Σ shows, a wrong shape of the same trace may not (white noise: p = 0.06)
 BLIND_TO_SHAPE = {
     "pixel coverage": lambda p, t: min(coverage(p, t).p_values),
     "white-noise pit": lambda p, t: pit(p, t).p_value,
