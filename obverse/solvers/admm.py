@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .algebra import Callback, Map, check_limits, check_vector, guard, resolution
+from .algebra import Callback, Map, check_limits, check_vector, guard, inner, resolution
 from .coupling import Coupling
 from .result import Result, Status
 
@@ -88,7 +88,7 @@ def admm(
     pulled_z = _pull(couplings, z)
     pulled_u = tuple(torch.zeros_like(x) for _ in couplings)
     history: list[float] = []
-    reason, residual, floor = "max-iterations", math.inf, 0.0
+    reason, residual, floor, force, first = "max-iterations", math.inf, 0.0, 0.0, rho
     while len(history) < max_iterations:
         right = _weighted(w, tuple(a - b for a, b in zip(pulled_z, pulled_u)))
         previous, x = x, solver(right)
@@ -100,7 +100,10 @@ def admm(
         floor = floor or max(_size(kx), _size(z))
         primal = _size(tuple(a - b for a, b in zip(kx, z))) / (max(_size(kx), _size(z), floor) or 1.0)
         multipliers = tuple(s * v for s, v in zip(w, pulled_u))
-        dual = float(sum(multipliers, torch.zeros_like(x)).norm()) / (_size(multipliers) or 1.0)
+        # Multipliers may vanish at the solution: their size at the start then sets the scale.
+        force = force or rho * _size(multipliers)
+        total = float(sum(multipliers, torch.zeros_like(x)).norm())
+        dual = rho * total / (max(rho * _size(multipliers), force) or 1.0)
         residual = max(primal, dual)
         history.append(residual)
         if callback is not None:
@@ -109,7 +112,8 @@ def admm(
             reason = "diverged"
             break
         if residual <= tolerance:
-            reason = "converged"
+            exact = _mismatch(x, kx, u, pulled_u) <= max(resolution(x.dtype) ** 0.5, tolerance)
+            reason = "converged" if exact else "wrong-adjoint"
             break
         move = _size(tuple(a - b for a, b in zip(u, last_u))) / (_size(u) or 1.0)
         if max(float((x - previous).norm()) / (float(x.norm()) or 1.0), move) <= 2 * resolution(x.dtype):
@@ -117,16 +121,26 @@ def admm(
             break
         if adaptive and 2 * len(history) <= max_iterations and len(history) % 5 == 0:
             factor = 2.0 if primal > 5 * dual else 0.5 if dual > 5 * primal else 1.0
+            factor = factor if 1e-6 <= rho * factor / first <= 1e6 else 1.0
             # The multipliers ρ w u stay what they are when ρ changes.
             rho, u = rho * factor, tuple(v / factor for v in u)
             pulled_u = tuple(v / factor for v in pulled_u)
-    error = 0.0 if reason == "converged" else _solve_error(couplings, w, solver, x0)
+    error = 0.0 if reason in ("converged", "wrong-adjoint") else _solve_error(couplings, w, solver, x0)
     status = _status(reason, residual, tolerance, len(history), error, resolution(x.dtype))
     return Result(x, status, len(history), residual, tuple(history))
 
 
 def _pull(couplings: Sequence[Coupling], parts: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(c.adjoint(v).detach() for c, v in zip(couplings, parts))
+
+
+def _mismatch(x: Tensor, kx: tuple[Tensor, ...], u: tuple[Tensor, ...], pulled: tuple[Tensor, ...]) -> float:
+    """Largest |⟨K_i x, u_i⟩ − ⟨x, K_iᴴu_i⟩| relative to the vectors' sizes: zero if the adjoints given are right."""
+    worst = 0.0
+    for k, v, p in zip(kx, u, pulled):
+        gap = abs(complex(inner(k, v).sum()) - complex(inner(x, p).sum()))
+        worst = max(worst, gap / (float(k.norm() * v.norm() + x.norm() * p.norm()) or 1.0))
+    return worst
 
 
 def _weighted(weights: list[float], parts: tuple[Tensor, ...]) -> Tensor:
@@ -158,6 +172,7 @@ def _status(reason: str, residual: float, tolerance: float, iterations: int, err
     why = {
         "max-iterations": "the iteration limit came first; allow more iterations or try another rho",
         "stagnation": "steps have reached rounding; accept it or work in float64",
+        "wrong-adjoint": "⟨K x, u⟩ and ⟨x, Kᴴu⟩ differ, so an adjoint is not that of its operator; correct it",
         "diverged": "the iterates are no longer finite; check the proximal operators",
     }[reason]
     return Status(False, reason, f"{reached}, above {tolerance:.2e}: {why}")

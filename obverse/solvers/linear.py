@@ -152,9 +152,13 @@ class _Systems:
     def finish(self, history: list[float]) -> Result:
         """The best point of each system, with its true residual and what became of it."""
         self.code = torch.where(self.code == _ACTIVE, _LIMIT, self.code)
-        true = norm(self.b - self.matvec(self.x), self.dims) / self.scale
-        better = (true <= self.best) | (self.code == _CONVERGED)
-        x, true = torch.where(better, self.x, self.best_x), torch.where(better, true, self.best)
+        x, true = self.x, self.best
+        if bool((self.code != _CONVERGED).any()):
+            last = norm(self.b - self.matvec(self.x), self.dims) / self.scale
+            better = (last <= self.best) & (self.code != _CONVERGED)
+            # A system that converged stands where it did when its residual was checked.
+            x = torch.where(better | (self.code == _CONVERGED), self.x, self.best_x)
+            true = torch.where(better, last, self.best)
         # The limit can fall on the very iteration that reached the goal, or a breakdown on the exact solution.
         self.code = torch.where(true <= self.tolerance, _CONVERGED, self.code)
         self._look_for_asymmetry()

@@ -82,6 +82,7 @@ def lsqr(
     best_x, best, best_product = x, torch.full_like(size, float("inf")), torch.zeros_like(b)
     active = torch.ones_like(size, dtype=torch.bool)
     history: list[float] = []
+    limited = total == 0
     while True:
         product = to_data(x)
         r = (b - product, -stacked.root * x)
@@ -98,14 +99,13 @@ def lsqr(
             history.append(float(torch.where(active, sweep.estimate / scale, best).max()))
             if callback is not None:
                 callback(len(history), total, history[-1])
-        x = x + sweep.x
+        x, limited = x + sweep.x, sweep.running()
     residual = float(best.max()) if best.numel() else 0.0
     gaps = mismatch(to_data, to_image, b, batch_dims)
     misfit = float(gaps.max()) if gaps.numel() else 0.0
     fit = (
         float((norm(b - best_product, batch_dims) / norm(b, batch_dims).clamp_min(1e-300)).max()) if b.numel() else 0.0
     )
-    limited = bool((active & (best > tolerance)).any())
     status = _status(residual, tolerance, misfit, fit, limited, len(history), best, b.dtype)
     return Result(best_x, status, len(history), residual, tuple(history))
 

@@ -63,6 +63,7 @@ def minres(
     best_x, best = x, torch.full_like(size, float("inf"))
     active = torch.ones_like(size, dtype=torch.bool)
     history: list[float] = []
+    limited = total == 0
     operator_norm = torch.zeros_like(size)
     while True:
         r = b - matvec(x)
@@ -78,16 +79,20 @@ def minres(
             history.append(float(torch.where(active, sweep.estimate / scale, best).max()))
             if callback is not None:
                 callback(len(history), total, history[-1])
-        x = x + sweep.x
+        x, limited = x + sweep.x, sweep.running()
         operator_norm = torch.maximum(operator_norm, sweep.operator_norm())
     residual = float(best.max()) if best.numel() else 0.0
-    limited = bool((active & (best > tolerance)).any())
     if not (best > tolerance).any() and torch.isfinite(best).all():
         text = f"relative residual {residual:.2e} ≤ {tolerance:.2e} after {len(history)} iterations, recomputed"
         status = Status(True, "converged", text)
     else:
         status = _failure(matvec, b, best_x, operator_norm, limited, residual, tolerance, len(history), batch_dims)
     return Result(best_x, status, len(history), residual, tuple(history))
+
+
+def _flat(eps: float) -> float:
+    """‖A r‖ / (‖A‖ ‖r‖) below which r counts as outside the range: rounding keeps it from falling much further."""
+    return eps**0.3
 
 
 class _Sweep:
@@ -124,9 +129,10 @@ class _Sweep:
         gamma = torch.hypot(gbar, beta_next)
         square = self.square + alpha.square() + beta_next.square()
         alive = alive & torch.isfinite(gamma) & (gamma > eps * square.sqrt())
-        # Where A r = 0 although r ≠ 0, no step can lower the residual further: a least-squares solution. Going on would
-        # only add to x along the null space.
-        alive = alive & (root > 10 * eps**0.5 * square.sqrt())
+        # Where A r ≈ 0 although r ≠ 0 and steps no longer lower the residual, x solves in least squares. Going on would
+        # only add to x along the null space, without bound.
+        flat = (root <= _flat(eps) * square.sqrt()) & (gbar.abs() <= _flat(eps) * gamma)
+        alive = alive & ~flat
         gamma = torch.where(alive, gamma, 1.0)
         w = (v - epsilon_old * self.w_old - delta * self.w) / gamma
         phi = torch.where(alive, gbar / gamma * self.estimate, 0.0)
@@ -158,8 +164,10 @@ def _failure(
     r = b - matvec(x)
     ar = matvec(r)
     root_eps = resolution(b.dtype) ** 0.5
-    orthogonal = norm(ar, dims) <= 100 * root_eps * operator_norm * norm(r, dims)
+    orthogonal = norm(ar, dims) <= _flat(resolution(b.dtype)) * operator_norm * norm(r, dims)
     missed = norm(r, dims) > tolerance * norm(b, dims)
+    # A residual of the size of rounding always leans to the small eigenvalues; that alone does not make A singular.
+    orthogonal = orthogonal & (norm(r, dims) > 10 * root_eps * norm(b, dims))
     if not bool(torch.isfinite(norm(r, dims)).all() and torch.isfinite(norm(ar, dims)).all()):
         reason, why = "not-finite", "the operator returned NaN or infinity; check it and the scale of the data"
     elif bool((missed.flatten() & (mismatch(matvec, matvec, b, dims) > root_eps)).any()):
@@ -169,7 +177,7 @@ def _failure(
     elif bool((missed & orthogonal).any()):
         reason, why = (
             "inconsistent",
-            ("the operator is singular and b not in its range: x is a least-squares solution; use lsqr or add damping"),
+            ("A is singular to rounding and b not in its range: x fits in least squares; use lsqr or damping"),
         )
     else:
         reason, why = (

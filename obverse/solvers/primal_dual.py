@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .algebra import Callback, Map, check_limits, check_vector, resolution
+from .algebra import Callback, Map, check_limits, check_vector, inner, resolution
 from .coupling import Coupling, Prox
 from .result import Result, Status
 
@@ -102,7 +102,8 @@ def pdhg(
             reason = "diverged"
             break
         if history[-1] <= tolerance and (gap is not None or state.criterion() <= tolerance):
-            reason = "converged"
+            exact = state.mismatch() <= max(resolution(x.dtype) ** 0.5, tolerance)
+            reason = "converged" if exact else "wrong-adjoint"
             break
         if moved <= 2 * resolution(x.dtype):
             reason = "stagnation"
@@ -192,6 +193,12 @@ class _State:
         self.back = self._adjoint(self.u)
         return max(float(primal.norm()) / max(scales[0], floors[0]), dual / max(scales[1], floors[1]))
 
+    def mismatch(self) -> float:
+        """|⟨K x̂, û⟩ − ⟨x̂, Kᴴû⟩| relative to the vectors' sizes: zero if the adjoints given are right."""
+        left = sum(complex(inner(k, u).sum()) for k, u in zip(self.kx_hat, self.u_hat))
+        size = _size(self.kx_hat) * _size(self.u_hat) + float(self.x_hat.norm()) * float(self.back_hat.norm())
+        return abs(left - complex(inner(self.x_hat, self.back_hat).sum())) / (size or 1.0)
+
     def _dual(self, product: tuple[Tensor, ...]) -> float:
         """Distance of K x̂ = `product` from the element of ∂f*(û) that the dual step produced."""
         parts = zip(self.u, self.u_hat, self.kx, self.kx_hat, product)
@@ -237,6 +244,7 @@ def _status(reason: str, name: str, residual: float, tolerance: float, iteration
     why = {
         "max-iterations": "the iteration limit came first; allow more iterations",
         "stagnation": "steps have reached rounding; accept it or work in float64",
+        "wrong-adjoint": "⟨K x, u⟩ and ⟨x, Kᴴu⟩ differ, so an adjoint is not that of its operator; correct it",
         "diverged": "the iterates are no longer finite; check the norm and the Lipschitz constant given",
         "norm-too-small": f"the operators stretched a vector by {seen:.4g}, above the norm given; give a true bound",
     }[reason]

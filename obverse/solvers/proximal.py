@@ -127,8 +127,8 @@ def _forward(
     for _ in range(60):
         move = new - y
         bound = here + float(real_inner(g, move).sum()) + float(real_inner(move, move).sum()) / (2 * step)
-        # The values cancel to rounding near the minimum, where the bound can no longer be told from equality.
-        if float(smooth(new)) <= bound + 8 * resolution(y.dtype) * abs(here):
+        # Near the minimum the values differ by rounding only, and the bound says nothing: the step found before stays.
+        if float(smooth(new)) <= bound + 1e3 * resolution(y.dtype) * abs(here):
             break
         step = step / 2
         new = shrink(y - step * g, step)
