@@ -50,7 +50,7 @@ def write(folder: str | os.PathLike[str]) -> Path:
         contents.array("noise_std"),
         contents.array("reference"),
     )
-    disagreements = compare({**contents.run["diagnostics"], **contents.run["figures"]}, figures.values)
+    disagreements = compare(contents.run["figures"], figures.values)
     budget = MAX_BYTES * 3 // 4 - 300_000
     for _ in range(4):
         page = _compose(contents, figures, disagreements, budget)
@@ -119,13 +119,9 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
     spacing = run.get("spacing")
     steps = dict.fromkeys("yx", 1.0)
     unit = "px"
-    if (
-        isinstance(spacing, list)
-        and len(spacing) >= 2
-        and all(isinstance(s, int | float) and s > 0 for s in spacing[-2:])
-    ):
+    if isinstance(spacing, list) and len(spacing) >= 2 and all(map(_is_length, spacing[-2:])):
         steps = {"y": float(spacing[-2]), "x": float(spacing[-1])}
-        unit = _LENGTHS.get(str(run.get("spacing_unit")), str(run.get("spacing_unit") or "units"))
+        unit = _LENGTHS.get(str(run.get("spacing_unit")), str(run.get("spacing_unit") or "units")[:40])
     finite = np.where(np.isfinite(contents.mean), contents.mean, -np.inf)
     peak = np.unravel_index(int(np.argmax(finite[0])), finite[0].shape)
     at = dict(zip("zyx"[-len(peak) :], (int(p) for p in peak)))
@@ -148,6 +144,10 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
         "directions": [],
         "peaks": [],
     }
+
+
+def _is_length(step: Any) -> bool:
+    return isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < float("inf")
 
 
 def _pack_covariance(contents: Contents, plan: Plan, payload: dict, arrays: dict) -> tuple[dict, dict]:

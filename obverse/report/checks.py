@@ -5,6 +5,7 @@ __all__ = ["panel", "residual_section", "resolution_section", "share_section"]
 from html import escape
 
 from .contents import Contents
+from .details import cell
 from .figures import Figures
 from .plots import autocorrelation_plot, frc_plot, histogram_plot
 from .words import chi2_words, coverage_words, whiteness_words
@@ -73,6 +74,6 @@ def resolution_section(contents: Contents) -> str:
     if frequency is not None and len(frequency) > 1 and (before is not None or after is not None):
         parts.append(f"<div class='panels'><figure>{frc_plot(frequency, before, after)}</figure></div>")
     if stated:
-        rows = "".join(f"<tr><th scope='row'>{escape(k)}</th><td>{escape(str(v))}</td></tr>" for k, v in stated.items())
+        rows = "".join(f"<tr><th scope='row'>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in stated.items())
         parts.append(f"<table>{rows}</table><p class='fineprint'>As stated by the run; not derived again here.</p>")
     return "".join(parts) + "</section>"

@@ -1,6 +1,6 @@
 """The sections that let a reader check and repeat a run: settings, versions, hashes, diagnostics, command line."""
 
-__all__ = ["details_section", "number", "reproduce_section"]
+__all__ = ["cell", "details_section", "number", "reproduce_section"]
 
 import json
 import math
@@ -40,8 +40,8 @@ def details_section(contents: Contents) -> str:
     run = contents.run
     inputs = [item for item in run["inputs"] if isinstance(item, dict)]
     rows = "".join(
-        f"<tr><td>{_cell(item.get('name'))}</td><td>{_cell(item.get('bytes'))}</td>"
-        f"<td><code>{_cell(item.get('sha256'))}</code></td></tr>"
+        f"<tr><td>{cell(item.get('name'))}</td><td>{cell(item.get('bytes'))}</td>"
+        f"<td><code>{cell(item.get('sha256'))}</code></td></tr>"
         for item in inputs[:_MOST_ROWS]
     )
     files = (
@@ -78,7 +78,7 @@ def reproduce_section(contents: Contents) -> str:
         return (
             "<section id='rerun'><h2>Run it again</h2><p class='absent'>run.json stores no command line.</p></section>"
         )
-    line = _cell(shlex.join(str(word) for word in command))
+    line = cell(shlex.join(str(word) for word in command))
     version = escape(str(contents.run.get("obverse", "")))
     return (
         f"<section id='rerun'><h2>Run it again</h2><p>With Obverse {version}, the inputs above and the same seed:</p>"
@@ -90,7 +90,8 @@ def reproduce_section(contents: Contents) -> str:
     )
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """Any value as escaped text; a long one is cut, and the cut is said."""
     if isinstance(value, float):
         text = repr(value)
     elif isinstance(value, str):
@@ -107,8 +108,8 @@ def _cell(value: Any) -> str:
 def _table(values: dict[str, Any], code: bool = False) -> str:
     rows = []
     for key, value in list(values.items())[:_MOST_ROWS]:
-        cell = f"<code>{_cell(value)}</code>" if code else _cell(value)
-        rows.append(f"<tr><th scope='row'>{_cell(str(key))}</th><td>{cell}</td></tr>")
+        shown = f"<code>{cell(value)}</code>" if code else cell(value)
+        rows.append(f"<tr><th scope='row'>{cell(str(key))}</th><td>{shown}</td></tr>")
     if len(values) > _MOST_ROWS:
         rows.append(f"<tr><td colspan='2'>{len(values) - _MOST_ROWS} further entries are in run.json.</td></tr>")
     return f"<table>{''.join(rows)}</table>" if rows else ""

@@ -17,12 +17,12 @@ from typing import Any
 from .. import __version__
 from .checks import panel, residual_section, resolution_section, share_section
 from .contents import Contents
-from .details import details_section, number, reproduce_section
+from .details import cell, details_section, number, reproduce_section
 from .figures import Figures
 from .packing import Plan
 from .words import claims, status_words
 
-RECTANGLES = 24
+RECTANGLES = 12
 
 SLIDERS = 8
 """Components that get a slider; further ones still serve correlations and regions."""
@@ -83,7 +83,7 @@ def _json(value: Any) -> str:
 
 
 def _names(page: Page) -> str:
-    names = [str(item.get("name", "?")) for item in page.contents.run["inputs"] if isinstance(item, dict)]
+    names = [str(item.get("name", "?"))[:300] for item in page.contents.run["inputs"] if isinstance(item, dict)]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "an unnamed input"
 
 
@@ -101,8 +101,8 @@ def _header(page: Page) -> str:
     run, values = page.contents.run, page.figures.values
     kind, badge, message = status_words(run["status"])
     heading, claim = claims(page.contents.target)
-    method = escape(str(run["method"].get("name", "unknown method")))
-    instrument = escape(str(run.get("instrument", "unknown instrument")))
+    method = cell(str(run["method"].get("name", "unknown method")))
+    instrument = cell(str(run.get("instrument", "unknown instrument")))
     started = escape(str(run.get("started", "")).replace("T", " ")[:16])
     date = f" · {started} UTC" if started else ""
     role = "status" if kind == "good" else "alert"
@@ -126,7 +126,7 @@ def _header(page: Page) -> str:
     return (
         f"<header><p class='kicker'>Obverse report · {instrument} · {method}{date}</p>"
         f"<h1>{escape(_names(page))}</h1>"
-        f"<div class='status {kind}' role='{role}'><strong>{badge}</strong> {escape(message)}{unfinished}</div>"
+        f"<div class='status {kind}' role='{role}'><strong>{badge}</strong> {cell(message)}{unfinished}</div>"
         f"{f'<dl class=facts>{cards}</dl>' if cards else ''}"
         f"<div class='claim'><h2>{escape(heading)}</h2><p>{escape(claim)}</p></div></header>"
     )
@@ -242,8 +242,8 @@ def _components(page: Page) -> str:
     return (
         "<section id='components'><h2>What else the picture could be</h2>"
         "<p>Each slider moves the picture along one principal component of the uncertainty, the directions in which it "
-        "is least certain: all pixels change together, by mean + t · √λ · direction. Pictures within about ±2 std fit "
-        f"the data about as well as the mean.{more}</p>"
+        "is least certain: all pixels change together, by mean + t · √λ · direction. Pictures within about "
+        f"±2 std are those that this uncertainty calls likely.{more}</p>"
         "<div class='split'><div class='panels two'>"
         f"{panel('moved', 'Reconstruction, moved', unit)}"
         f"{panel('component', 'Component 1: change for +1 std', unit, identity='component-name')}</div>"
@@ -270,6 +270,8 @@ def _questions(page: Page) -> str:
         f"In {RECTANGLES} random rectangles the standard deviation computed here was within "
         f"{number(100 * (page.region_error or 0), 2)} % of the one that the stored posterior gives."
     )
+    if (page.contents.diagnostics or {}).get("intervals") == "quantiles":
+        quality += " The posterior keeps draws; Posterior.interval uses their quantiles instead of a normal law."
     return (
         "<section id='questions'><h2>Ask about a pixel or a region</h2><div class='split'><div class='panels'>"
         f"{panel('correlation', 'Correlation with the marked pixel', 'correlation')}</div><div class='answers'>"

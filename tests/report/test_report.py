@@ -151,8 +151,8 @@ def test_large_pictures_fit_into_ten_megabytes_and_say_how(tmp_path, shape):
     from obverse.posterior.low_rank import LowRankDiagonal
     from obverse.solvers.result import Status
 
-    u = torch.from_numpy(random.standard_normal((mean.size, 3), dtype=np.float32))
-    covariance = LowRankDiagonal(u, torch.tensor([3.0, 2.0, 1.0]), torch.full((mean.size,), 4.0), shape)
+    u = torch.from_numpy(random.standard_normal((mean.size, 2), dtype=np.float32))
+    covariance = LowRankDiagonal(u, torch.tensor([3.0, 2.0]), torch.full((mean.size,), 4.0), shape)
     make(tmp_path, measured=False)
     Posterior(torch.from_numpy(mean), Status(True, "", ""), covariance=covariance).save(
         tmp_path / "posterior.safetensors", overwrite=True
@@ -184,6 +184,23 @@ def test_small_pictures_are_not_reduced_and_tighter_limits_are_kept(folder, text
 
 
 def test_long_settings_are_cut_and_the_cut_is_said(tmp_path):
+    huge = "<" * 3_000_000
+    page = build(
+        tmp_path / "all",
+        inputs=[{"name": huge, "sha256": huge, "bytes": huge}],
+        instrument=huge,
+        method={"name": huge, huge: huge},
+        status={"converged": False, "message": huge},
+        command=[huge],
+        target=huge,
+        intensity_unit=huge,
+        spacing_unit=huge,
+        started=huge,
+        figures={"chi2": huge, "frc_after": huge},
+        versions={huge: huge},
+        warnings=[huge],
+    )
+    assert (tmp_path / "all" / "report.html").stat().st_size < 1_500_000 and "Did not converge" in page.text
     page = build(
         tmp_path, settings={"note": "x" * 20_000_000, **{f"k{i}": i for i in range(1000)}}, warnings=["w"] * 500
     )
@@ -274,7 +291,14 @@ def test_a_folder_without_a_run_is_refused(tmp_path, missing):
 
 def test_a_sparse_or_odd_run_json_still_gives_a_page(tmp_path):
     make(tmp_path)
-    odd = {"figures": [], "inputs": ["text"], "status": None, "warnings": "one", "spacing": [None, "a", 0], "method": 3}
+    odd = {
+        "figures": [],
+        "inputs": ["text"],
+        "status": None,
+        "warnings": "one",
+        "spacing": [None, float("inf"), 0.1],
+        "method": 3,
+    }
     (tmp_path / "run.json").write_text(json.dumps(odd))
     page = Page(report.write(tmp_path).read_text(encoding="utf-8"))
     assert "Status unknown" in page.text and json.loads(page.scripts[0])["pixel"]["unit"] == "px"
