@@ -3,7 +3,7 @@
     min_u ½‖u − y‖² + λ Σ_i |(∇u)_i|,     y = camera at 256 × 256 + noise of 25/255,  λ = 0.1,  float32
 
 Every solver is given the fewest iterations after which its objective is at most a target, found by bisection, and that
-run is timed, cold. The optimum is bracketed beforehand by our own solver in float64: its duality gap is the certificate.
+run is timed, cold. The optimum is bracketed beforehand by our own solver in float64: its duality gap certifies it.
 `obverse` is timed twice: with that number of iterations, and as users call it, stopping on its own gap.
 
 Run:  python benchmarks/tv_prox_is_faster.py

@@ -112,7 +112,7 @@ class Problem:
         self._check(y)
         if isinstance(self.operator, LinearOperator):
             return self.operator.adjoint(-self.noise.score(y, self.operator(x)))
-        mean, pull = torch.func.vjp(self.operator, x)
+        mean, pull = torch.func.vjp(self.operator, x)[:2]
         return pull(-self.noise.score(y, mean))[0]
 
     def _mean(self, x: Tensor | None, y: Tensor | None) -> Tensor:

@@ -53,7 +53,7 @@ class Positivity(Prior):
 
 
 class _AtLeast(Functional):
-    def __init__(self, prior: Positivity):
+    def __init__(self, prior: Prior):
         super().__init__(prior.dimensions + 1)
         self.prior = prior
 

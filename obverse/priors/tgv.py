@@ -170,7 +170,7 @@ class TotalGeneralizedVariation(Prior):
 
 
 class _Whole(Functional):
-    def __init__(self, prior: TotalGeneralizedVariation):
+    def __init__(self, prior: Prior):
         super().__init__(prior.dimensions + 1)
         self.prior = prior
 

@@ -62,7 +62,7 @@ def solve(
                 image[...] = u[..., :-1]
                 return relative, done
             count = min(check_every, max_iterations - done)
-            if over_rows.threads == 1:
+            if over_rows.whole:
                 t = loop(x, tau, p, q, u, inverse, steps, isotropic, sums, beta, t, count)
             else:
                 for _ in range(count):
@@ -81,7 +81,9 @@ class _split:
     """Calls a kernel on all rows, in one piece or in as many as there are threads."""
 
     def __init__(self, size: int, rows: int, threads: int):
-        self.threads = threads if size >= _THREADS_FROM else 1
+        # by size alone: the fused loop rounds differently, and the number of threads must not show in the result
+        self.whole = size < _THREADS_FROM
+        self.threads = 1 if self.whole else threads
         edges = [rows * i // self.threads for i in range(self.threads + 1)]
         self.pieces = list(zip(edges[:-1], edges[1:], strict=True))
 
