@@ -100,7 +100,7 @@ def cg(
         raise InputError(f"x0 must have the shape of b, {tuple(b.shape)}; got {tuple(x0.shape)}")
     matvec = guard(apply, "apply", b.shape)
     precondition = None if preconditioner is None else guard(preconditioner, "preconditioner", b.shape)
-    total = min(10 * max(b[(0,) * batch_dims].numel(), 1), 10_000) if max_iterations is None else max_iterations
+    total = min(10 * max(b.shape[batch_dims:].numel(), 1), 10_000) if max_iterations is None else max_iterations
     state = _Systems(matvec, precondition, b, x0, tolerance, batch_dims)
     history: list[float] = []
     while state.running() and len(history) < total:

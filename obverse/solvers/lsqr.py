@@ -72,7 +72,7 @@ def lsqr(
     to_data = guard(apply, "apply", b.shape)
     if x0 is not None and x0.shape != start.shape:
         raise InputError(f"x0 must have the shape of Aᴴb, {tuple(start.shape)}; got {tuple(x0.shape)}")
-    unknowns = min(start[(0,) * batch_dims].numel(), b[(0,) * batch_dims].numel())
+    unknowns = min(start.shape[batch_dims:].numel(), b.shape[batch_dims:].numel())
     total = min(10 * max(unknowns, 1), 10_000) if max_iterations is None else max_iterations
     stacked = _Stacked(to_data, to_image, math.sqrt(damping), batch_dims)
 

@@ -56,7 +56,7 @@ def minres(
     if x0 is not None and x0.shape != b.shape:
         raise InputError(f"x0 must have the shape of b, {tuple(b.shape)}; got {tuple(x0.shape)}")
     matvec = guard(apply, "apply", b.shape)
-    total = min(10 * max(b[(0,) * batch_dims].numel(), 1), 10_000) if max_iterations is None else max_iterations
+    total = min(10 * max(b.shape[batch_dims:].numel(), 1), 10_000) if max_iterations is None else max_iterations
     size = norm(b, batch_dims)
     scale = torch.where(size > 0, size, 1.0)
     x = torch.zeros_like(b) if x0 is None else torch.where(size > 0, x0.detach().to(b), 0)
