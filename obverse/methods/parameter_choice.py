@@ -4,7 +4,8 @@
                       ‖x̂(y) − y‖²/n − σ² + 2σ²/n · div x̂(y),    div ≈ bᵀ(x̂(y + εb) − x̂(y))/ε,  b = ±1 at random;
                   where A is not the identity but a convolution that loses nothing (min |h| ≥ 0.1 max |h|), the same
                   with A⁻¹y for y (generalised SURE)
-    whiteness     minimise Σ|r̂|⁴ / (Σ|r̂|²)² of the whitened residual r, its normalised squared autocorrelation
+    whiteness     minimise Σ|r̂|⁴ / (Σ|r̂|²)² of the whitened residual r, its normalised squared autocorrelation, among
+                  weights that leave a mean |r|² of at least one half
     discrepancy   mean |r|² = 1: the residual is as large as the noise; it smooths more than the error asks for
 
 "auto" takes SURE where it holds, whiteness where the data are a picture of the image (equal shapes), discrepancy
@@ -36,6 +37,7 @@ _DECADES = 4.0  # the grid spans this many around the reference
 _GRID = 9
 _REFINEMENTS = 5
 _PROBE = 0.1  # step of the divergence probe, in units of σ
+_LEAST_CHI2 = 0.5  # below this mean squared residual, in units of the noise, whiteness says nothing
 _INVERTIBLE = 0.1  # least |h|/max|h| at which generalised SURE is still of use: its noise grows as 1/|h|²
 
 Solve = Callable[[Tensor, float], Tensor]
@@ -179,7 +181,14 @@ def _whiteness(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable
     shape = problem.operator.data_shape
     if len(shape) < 3 or problem.noise.complex:
         raise InputError(f"whiteness expects real data on a grid (C, H, W), got {shape}; use selection='discrepancy'")
-    return lambda weight: whiteness(_residual(problem, solve(y, weight), y), len(shape) - 1)
+
+    def value(weight: float) -> float:
+        residual = _residual(problem, solve(y, weight), y)
+        # an image that fits the noise leaves a residual that is white because it is next to nothing
+        small = float(residual.double().square().mean()) < _LEAST_CHI2
+        return math.inf if small else whiteness(residual, len(shape) - 1)
+
+    return value
 
 
 def _discrepancy(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable[[float], float]:

@@ -29,6 +29,7 @@ from ..solvers.result import Result, Status
 from .fused import compiled_step, plain_step
 
 _RELAXATION = 1.8  # of the ADMM step; 1.5 to 1.8 are usual (Boyd et al., §3.4.3)
+_PENALTY_RANGE = 1e3  # a penalty may move by this factor from where it started
 _CHECK_EVERY = 10
 _BALANCE_UNTIL = 200  # penalties are held fixed afterwards, so that the convergence proof applies
 
@@ -143,15 +144,23 @@ class _State:
         self.u = q - self.z
         return self.block.adjoint(self.z - self.u)
 
-    def balance(self, x: Tensor, before: Tensor) -> bool:
-        """Move the penalty towards equal relative primal and dual residuals; whether it moved."""
+    def force(self) -> float:
+        """‖Kᴴp‖."""
+        return self.penalty * float(self.block.adjoint(self.u).norm())
+
+    def balance(self, x: Tensor, before: Tensor, force: float) -> bool:
+        """Move the penalty towards equal relative primal and dual residuals, the latter relative to the `force` of all
+        blocks (a constraint that is not active has none of its own); whether it moved."""
         image = self.block.forward(x)
         primal = (image - self.z).norm() / torch.maximum(image.norm(), self.z.norm()).clamp_min(1e-30)
-        dual = self.block.adjoint(self.z - before).norm() / self.block.adjoint(self.u).norm().clamp_min(1e-30)
+        dual = self.penalty * self.block.adjoint(self.z - before).norm() / max(force, 1e-30)
         ratio = float((primal / dual.clamp_min(1e-30)).sqrt())
         if not math.isfinite(ratio) or 0.5 < ratio < 2.0:
             return False
-        factor = min(max(ratio, 0.2), 5.0)
+        lowest, highest = self.block.penalty / _PENALTY_RANGE, self.block.penalty * _PENALTY_RANGE
+        factor = min(max(self.penalty * min(max(ratio, 0.2), 5.0), lowest), highest) / self.penalty
+        if factor == 1.0:
+            return False
         self.penalty *= factor
         self.u /= factor
         return True
@@ -202,7 +211,8 @@ def admm(
                 return _result(candidate, certificate, iteration, tolerance, history), certificate
             if iteration == max_iterations:
                 break
-            moved = [state.balance(x, old) for state, old in zip(states, before)] if balancing else []
+            force = sum(state.force() for state in states) if balancing else 0.0
+            moved = [state.balance(x, old, force) for state, old in zip(states, before)] if balancing else []
             if any(moved):
                 filter_ = inverse()
                 right = sum(s.penalty * s.block.adjoint(s.z - s.u) for s in states)
@@ -240,18 +250,19 @@ def primal_dual(
             images[i] = block.prox(v / sigma, 1.0 / sigma)
             duals[i] = v - sigma * images[i]
             pulled = pulled + block.adjoint(duals[i])
-        following = problem.feasible(x - tau * pulled)
+        following = x - tau * pulled
         ahead, step, x = 2 * following - x, following - x, following
         if iteration % _CHECK_EVERY == 0 or iteration == max_iterations:
-            certificate = problem.certify(x, images, duals)
+            candidate = problem.feasible(x)
+            certificate = problem.certify(candidate, images, duals)
             history.append(certificate.objective)
             callback(iteration, max_iterations, certificate.residual)
             if certificate.residual <= tolerance or not math.isfinite(float(x.sum().abs())):
-                return _result(x, certificate, iteration, tolerance, history), certificate
+                return _result(candidate, certificate, iteration, tolerance, history), certificate
             if iteration <= 5 * _BALANCE_UNTIL and iteration % (2 * _CHECK_EVERY) == 0:
                 moved = float(step.norm()) / max(float(x.norm()), 1e-30)
                 scale *= _towards(certificate, moved)
-    return _result(x, certificate, max_iterations, tolerance, history), certificate
+    return _result(problem.feasible(x), certificate, max_iterations, tolerance, history), certificate
 
 
 def _towards(certificate: Certificate, moved: float) -> float:
