@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "obverse"
 LAYERS = [
-    {"errors", "volume"},
+    {"errors"},
+    {"volume"},
     {"io"},
     {"solvers"},
     {"operators", "transforms"},
@@ -20,7 +21,8 @@ LAYERS = [
     {"methods"},
     {"learning", "trust"},
     {"instruments"},
-    {"run", "report"},
+    {"report"},
+    {"run"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
