@@ -1,0 +1,195 @@
+"""What is known of a micrograph before it is reconstructed: voxel size, PSF, background, noise and prior, with sources.
+
+Each figure comes from the settings, else from the file, else from the picture; sentences tell of what had to be assumed.
+"""
+
+__all__ = ["characterise", "field", "kernel"]
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import FormatError, InputError, NumericsError
+from ..io import tiff
+from ..volume import Volume
+from . import photometry
+from .psf import confocal, gibson_lanni, prepare
+
+if TYPE_CHECKING:
+    from .microscopy import Settings
+
+_SMALLEST = 8  # pixels along each side of a picture that can be deconvolved
+_PLANE_REACH = 4.0  # λ/NA: 97 % of the light of an Airy pattern lies within
+_AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
+_BRIGHT = 0.999  # quantile of the picture that is scaled to one
+_NEGATIVE = 6.0  # standard deviations of read noise: data further below the given background contradict it
+WEIGHT = 1.0  # of the maximum-likelihood weight of total variation; see studies/microscopy_calibration
+SMOOTHING = 0.1  # of the mean gradient
+
+
+def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
+    """The facts that `microscopy.measure` works with; see `microscopy.characterise`."""
+    volume.check_values("the micrograph")
+    counts = np.asarray(volume.image())
+    letters = "ZYX"[-(counts.ndim - 1) :]
+    if min(counts.shape[-2:]) < _SMALLEST:
+        raise InputError(
+            f"a micrograph expects at least {_SMALLEST}×{_SMALLEST} pixels, got {counts.shape}; give a larger field"
+        )
+    warnings: list[str] = []
+    voxel = [volume.spacing_in(letter, "nm") for letter in letters]
+    facts: dict[str, Any] = {"voxel_nm": voxel, "axes": letters, "data_shape": list(counts.shape[1:])}
+    facts["psf"] = _optics(volume, settings, voxel, warnings)
+    h = kernel(settings, facts, warnings)
+    facts["psf"]["shape"] = list(h.shape)
+    known = [v for v in voxel if v]
+    unit = known[-1] if known else 1.0
+    facts["relative_spacing"] = [(v or unit) / unit for v in voxel]
+    own = [n // 2 for n in h.shape]
+    facts["reach"] = own if settings.padding == "auto" else [int(settings.padding)] * len(own)
+    if settings.padding != "auto" and any(p < r for p, r in zip(facts["reach"], own)):
+        warnings.append(
+            f"The padding of {settings.padding} is less than the PSF's reach {tuple(own)}: borders may be wrong."
+        )
+    _photometry(counts, h, settings, facts, warnings)
+    facts["warnings"] = warnings
+    return facts
+
+
+def kernel(settings: "Settings", facts: Mapping[str, Any], warnings: list[str] | None = None) -> np.ndarray:
+    """The PSF on the data's voxels: from the file that the settings name, or computed from the optics in `facts`."""
+    size, voxel = facts["data_shape"], facts["voxel_nm"]
+    if settings.psf is not None:
+        path = Path(settings.psf)
+        try:
+            stack = tiff.info(path, axes=None)
+            volume = tiff.read(path) if stack else None
+        except InputError as error:
+            if "axes=ZYX" not in str(error):
+                raise InputError(f"the PSF: {error}") from error
+            volume = tiff.read(path, axes="ZYX")
+        except FormatError as error:
+            raise FormatError(f"the PSF: {error}") from error
+        h, notes = prepare(volume, voxel, size)  # type: ignore[arg-type]
+        if warnings is not None:
+            warnings += notes
+        return h
+    optics = facts["psf"]
+    keywords = {key: optics[key] for key in ("numerical_aperture", "refractive_index", "sample_index", "depth")}
+    aperture, index, wavelength = optics["numerical_aperture"], optics["refractive_index"], optics["wavelength"]
+    plane = _PLANE_REACH * wavelength / aperture
+    reach = [min(n - 1, int(np.ceil(plane / v))) for n, v in zip(size[-2:], voxel[-2:])]
+    if len(size) == 3:
+        depth_of_field = wavelength / (index - np.sqrt(index**2 - aperture**2))
+        reach = [min(size[0] - 1, int(np.ceil(_AXIAL_REACH * depth_of_field / voxel[0]))), *reach]
+    shape = [2 * r + 1 for r in reach]
+    h = gibson_lanni(shape, voxel, wavelength=wavelength, **keywords)
+    if optics["modality"] == "confocal":
+        h = confocal(h, gibson_lanni(shape, voxel, wavelength=optics["excitation"], **keywords))
+    return h
+
+
+def field(facts: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
+    """The object's fitted spectrum on an image grid `shape`, channel axis in front, in working units."""
+    spectrum = photometry.field_spectrum(facts["prior"]["spectrum"], shape[1:], facts["relative_spacing"])
+    return np.maximum(spectrum / facts["scale"] ** 2, 1e-12)
+
+
+def _optics(volume: Volume, settings: "Settings", voxel: list[float | None], warnings: list[str]) -> dict[str, Any]:
+    """Where the PSF comes from, and the optics it is computed from."""
+    if settings.psf is not None:
+        return {"source": Path(settings.psf).name}
+    objective = volume.metadata.get("objective") or {}
+    channels = volume.metadata.get("channels") or [{}]
+    emissions = {c.get("emission_nm") for c in channels if c.get("emission_nm")}
+    aperture = settings.numerical_aperture or objective.get("numerical_aperture")
+    wavelength = settings.wavelength_nm or (emissions.pop() if len(emissions) == 1 else None)
+    missing = [
+        name
+        for name, value in (
+            ("numerical_aperture", aperture),
+            ("wavelength_nm", wavelength),
+            ("pixel_size_nm", voxel[-1]),
+        )
+        if not value
+    ]
+    if len(voxel) == 3 and not voxel[0]:
+        missing.append("z_step_nm")
+    excitation = settings.excitation_nm or channels[0].get("excitation_nm")
+    if settings.modality == "confocal" and not excitation:
+        missing.append("excitation_nm")
+    if missing:
+        raise InputError(
+            f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known; pass --psf FILE or "
+            f"--set {missing[0]}=…"
+        )
+    index = settings.refractive_index or objective.get("refractive_index")
+    if not index:
+        index = 1.515 if aperture > 1.0 else 1.0
+        warnings.append(f"The immersion's refractive index is not recorded; {index} was assumed.")
+    return {
+        "source": "Gibson–Lanni, scalar",
+        "modality": settings.modality,
+        "numerical_aperture": float(aperture),
+        "wavelength": float(wavelength),  # type: ignore[arg-type]
+        "excitation": excitation,
+        "refractive_index": float(index),
+        "sample_index": settings.sample_index,
+        "depth": settings.depth_nm,
+    }
+
+
+def _photometry(
+    counts: np.ndarray, h: np.ndarray, settings: "Settings", facts: dict[str, Any], warnings: list[str]
+) -> None:
+    dark = photometry.background(counts) if settings.background == "auto" else float(settings.background)
+    found = photometry.noise(counts, dark, settings.gain, settings.read_noise)
+    warnings += found.warnings
+    lowest = float(counts.min())
+    if settings.background != "auto" and lowest < dark - _NEGATIVE * max(found.read_noise, 1e-12):
+        raise InputError(
+            f"expected counts around or above the background {dark:g}, got values down to {lowest:g}, which would be negative "
+            "light; give the camera's true offset as background, or background=auto"
+        )
+    bright = float(np.quantile(counts, _BRIGHT))
+    scale = bright - dark
+    if not scale > 0:
+        raise InputError(
+            f"expected a picture brighter than its background {dark:g}, got a bright level of {bright:g}; correct background"
+        )
+    facts |= {"background": dark, "gain": found.gain, "read_noise": found.read_noise, "noise_source": found.source}
+    facts |= {"background_source": "darkest places" if settings.background == "auto" else "given", "scale": scale}
+    light = counts.astype(np.float64) - dark
+    variance = found.gain * max(float(light.mean()), 0.0) + found.read_noise**2
+    shape = counts.shape[1:]
+    transfer = _transfer(h, shape)
+    spacing = facts["relative_spacing"]
+    try:
+        spectrum = photometry.object_spectrum(light, transfer, variance, spacing)
+        fitted = photometry.field_spectrum(spectrum, shape, spacing)
+    except NumericsError as error:
+        warnings.append(
+            f"The object's power spectrum could not be read from the picture ({error}); a power law was assumed."
+        )
+        power = max(float(light.var()) - variance, 0.01 * variance)
+        frequency = np.geomspace(1e-3, 2.0, 64)
+        fitted = photometry.field_spectrum({"frequency": frequency, "power": frequency**-2.0}, shape, spacing)
+        spectrum = {"frequency": frequency.tolist(), "power": (power / fitted.mean() * frequency**-2.0).tolist()}
+        fitted = fitted * power / fitted.mean()
+    bayes, gradient = photometry.variation_weight(light, transfer, fitted, variance, spacing)
+    facts["prior"] = {
+        "spectrum": spectrum,
+        "mean_gradient": gradient / scale,
+        "weight": WEIGHT * bayes * scale,
+        "smoothing": SMOOTHING * gradient / scale,
+    }
+
+
+def _transfer(h: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """|H|² of the kernel on the data's grid, FFT order; what the grid cannot hold wraps around, as the sum of modes does."""
+    wrapped = np.zeros(shape)
+    index = np.meshgrid(*(np.mod(np.arange(k) - k // 2, n) for k, n in zip(h.shape, shape)), indexing="ij")
+    np.add.at(wrapped, tuple(index), h)
+    return np.abs(np.fft.fftn(wrapped)) ** 2

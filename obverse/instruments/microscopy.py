@@ -1,0 +1,209 @@
+"""Fluorescence microscopy: a blurred, noisy micrograph and its point-spread function, in two or three dimensions.
+
+    counts = background + gain·Poisson(h ∗ object / gain) + N(0, read noise²)
+
+What the settings leave open is read from the file (voxel size, aperture, wavelength) or estimated from the picture
+(background, gain, read noise, and how rough the object is), and every such figure is recorded in `facts`. Data are scaled
+to about one, mirrored at the borders, and handed to a method; the result returns to counts on the data's own grid.
+"""
+
+__all__ = [
+    "Settings",
+    "characterise",
+    "describe",
+    "files",
+    "footprint",
+    "measure",
+    "method",
+    "read",
+    "restore",
+    "write",
+]
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from scipy import ndimage
+from torch import Tensor
+
+from .. import methods, priors
+from ..io import tiff
+from ..noise import Gaussian, Noise, PoissonGaussian
+from ..operators import Convolution
+from ..problem import Problem
+from ..volume import Volume
+from . import characterisation
+from .base import Footprint, Measurement
+from .padding import good_size, pad
+
+_MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
+_SMOOTH = 5  # pixels over which data are averaged to know their variance
+_BYTES_PER_VALUE = 4
+_ARRAYS = 48  # float32 images alive at the peak of a Laplace run, besides its factors; measured
+_FIXED_BYTES = 400_000_000  # Python with torch and scipy loaded
+
+
+class Settings(BaseModel):
+    """What a user may say about a micrograph and its reconstruction; "auto" and null are found out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    psf: Path | None = Field(None, description="TIFF of the measured point-spread function; else it is computed")
+    numerical_aperture: float | None = Field(None, gt=0, lt=2, description="NA of the objective; from the file if null")
+    wavelength_nm: float | None = Field(None, ge=100, le=5000, description="emission wavelength; from the file if null")
+    excitation_nm: float | None = Field(None, ge=100, le=5000, description="excitation wavelength, for confocal")
+    modality: Literal["widefield", "confocal"] = Field(
+        "widefield", description="widefield, or confocal (closed pinhole)"
+    )
+    refractive_index: float | None = Field(None, ge=1, lt=3, description="of the immersion medium; 1.515 if unknown")
+    sample_index: float | None = Field(None, ge=1, lt=3, description="of the sample; that of the immersion if null")
+    depth_nm: float = Field(0.0, ge=0, description="of the focal plane below the coverslip")
+    pixel_size_nm: float | None = Field(None, gt=0, description="pixel size in the plane; overrules the file")
+    z_step_nm: float | None = Field(None, gt=0, description="step between slices; overrules the file")
+    axes: str | None = Field(None, description="what the pages of a plain TIFF are, such as ZYX or CYX")
+    time: int | None = Field(None, ge=0, description="which time point of a series")
+    channel: int | None = Field(None, ge=0, description="which channel; all of them if null")
+    image: int | None = Field(None, ge=0, description="which image of an OME-TIFF with several")
+    background: float | Literal["auto"] = Field("auto", description="counts where there is no light from the object")
+    gain: float | Literal["auto"] = Field("auto", description="counts per detected photon; 0 for Gaussian noise")
+    read_noise: float | Literal["auto"] = Field("auto", description="standard deviation without light, in counts")
+    method: Literal["laplace", "gaussian", "langevin", "map", "richardson-lucy"] = Field(
+        "laplace", description="laplace, gaussian and langevin give uncertainty; map and richardson-lucy do not"
+    )
+    weight: float | Literal["auto"] = Field("auto", description="of the prior, per working unit of intensity")
+    smoothing: float | Literal["auto"] = Field(
+        "auto", description="gradient that the smoothed total variation rounds off"
+    )
+    iterations: int | None = Field(None, ge=1, le=1_000_000, description="most iterations; the method's own if null")
+    rank: int = Field(16, ge=1, le=500, description="components of the uncertainty that are stored")
+    samples: int = Field(1000, ge=20, le=1_000_000, description="draws of a sampler")
+    probes: int = Field(128, ge=8, le=100_000, description="products spent on marginal variances of large images")
+    padding: int | Literal["auto"] = Field(
+        "auto", description="mirrored pixels at each border; the PSF's reach if auto"
+    )
+
+
+def files(settings: Settings) -> dict[str, Path]:
+    """Input files that the settings name, by role."""
+    return {} if settings.psf is None else {"psf": settings.psf}
+
+
+def read(path: str | Path, settings: Settings) -> Volume:
+    """The micrograph at `path`; pixel sizes that the settings give overrule those of the file."""
+    options = {"axes": settings.axes, "time": settings.time, "channel": settings.channel, "image": settings.image}
+    volume = tiff.read(path, **options)  # type: ignore[arg-type]
+    given = {"X": settings.pixel_size_nm, "Y": settings.pixel_size_nm, "Z": settings.z_step_nm}
+    if any(given.values()):
+        steps = zip(volume.axes, volume.spacing or (), volume.units or ())
+        pairs = [((given[a] or 0.0) / 1000, "um") if given.get(a) else (s, u) for a, s, u in steps]
+        volume = dataclasses.replace(volume, spacing=tuple(s for s, _ in pairs), units=tuple(u for _, u in pairs))
+    return volume
+
+
+def characterise(volume: Volume, settings: Settings) -> dict[str, Any]:
+    """What all parts of one volume share: voxel size, PSF, background, noise, scale and prior, as JSON-like facts.
+
+    Raises:
+        InputError: the values cannot be used, or neither a PSF nor the optics are known.
+    """
+    return characterisation.characterise(volume, settings)
+
+
+def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> Footprint:
+    """What a piece of the volume takes: the halo it must read, and memory."""
+    reach = facts["reach"]
+    shape = volume.image().shape[1:]
+    halo = tuple(min(n, 2 * r) for n, r in zip(shape, reach))
+    # A tile is at least as large as its halo, so that padding grows it to at most three halves per axis.
+    growth = float(np.prod([min(1.5, good_size(n + 2 * r) / n) for n, r in zip(shape, reach)]))
+    arrays = _ARRAYS + 4 * (settings.rank if settings.method in ("laplace", "gaussian", "langevin") else 0)
+    return Footprint(halo, growth * arrays * _BYTES_PER_VALUE, _FIXED_BYTES)
+
+
+def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None = None) -> Measurement:
+    """Data, problem and the way back, for a volume or, with the facts of the whole as `shared`, for a part of it."""
+    facts = dict(characterise(volume, settings) if shared is None else shared)
+    volume.check_values()
+    counts = np.asarray(volume.image(), dtype=np.float64)
+    kernel = characterisation.kernel(settings, facts)
+    offset, scale = float(facts["background"]), float(facts["scale"])
+    padded, crop = pad((counts - offset) / scale, facts["reach"])
+    y = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
+    operator = Convolution(torch.from_numpy(kernel).to(torch.float32), tuple(y.shape), boundary="circular")
+    noise = _noise(y, settings, float(facts["gain"]) / scale, float(facts["read_noise"]) / scale)
+    return Measurement(volume, y, Problem(operator, noise), offset, scale, crop, tuple(facts["warnings"]), facts)
+
+
+def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
+    """The method that the settings ask for, with its prior fitted to the data: `method(measurement)(y, problem)`."""
+    facts, shape = measurement.facts, tuple(measurement.y.shape)
+    weight = facts["prior"]["weight"] if settings.weight == "auto" else float(settings.weight)
+    limit = {} if settings.iterations is None else {"max_iterations": settings.iterations}
+    variation = priors.TotalVariation(
+        smoothing=facts["prior"]["smoothing"] if settings.smoothing == "auto" else float(settings.smoothing),
+        dimensions=len(shape) - 1,
+        spacing=tuple(facts["relative_spacing"]),
+    )
+    if settings.method == "gaussian":
+        spectrum = characterisation.field(facts, shape)
+        mean = float(measurement.y[measurement.crop].mean())
+        field = priors.GaussianField(torch.from_numpy(spectrum), shape, mean)
+        return methods.Gaussian(prior=field, rank=settings.rank, probes=settings.probes, seed=seed, **limit)
+    if settings.method == "laplace":
+        extra = {"rank": settings.rank, "probes": settings.probes, "seed": seed}
+        return methods.Laplace(prior=variation, weight=weight, **extra, **limit)
+    if settings.method == "langevin":
+        extra = {"samples": settings.samples, "rank": settings.rank, "seed": seed}
+        return methods.Langevin(prior=variation, weight=weight, **extra)
+    if settings.method == "map":
+        exact = dataclasses.replace(variation, smoothing=0.0)
+        return methods.MAP(prior=exact, weight=weight, positivity=True, seed=seed, **limit)
+    return methods.RichardsonLucy(iterations=settings.iterations or 50)
+
+
+def describe(method: Any) -> dict[str, Any]:
+    """The fields of a method, as JSON-like values for the record."""
+    return {field.name: _plain(getattr(method, field.name)) for field in dataclasses.fields(method)}
+
+
+def restore(array: Tensor | np.ndarray, measurement: Measurement, is_std: bool = False) -> Volume:
+    """An image on the padded grid, or its standard deviation, back in counts on the data's own grid."""
+    values = np.asarray(array)[measurement.crop] * measurement.scale
+    if not is_std:
+        values = values + measurement.offset
+    step = "posterior standard deviation" if is_std else "reconstructed"
+    return measurement.volume.like(values.astype(np.float32), f"{step} by Obverse")
+
+
+def write(volume: Volume, path: str | Path) -> Path:
+    """Write an image as OME-TIFF, float32, with its voxel size."""
+    return tiff.write(volume, path)
+
+
+def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
+    """The noise law. Where photons are many its variance is read off the smoothed data once: the exact counting law differs
+    from that by less than the gain is known, and costs a hundred times more."""
+    if gain <= 0:
+        return Gaussian(read_noise)
+    counting = settings.method in ("map", "richardson-lucy")
+    if counting or float(y.clamp_min(0).mean()) / gain < _MANY_PHOTONS:
+        return PoissonGaussian(gain, read_noise)
+    smooth = ndimage.uniform_filter(y.numpy(), [1] * (y.ndim - 2) + [_SMOOTH, _SMOOTH], mode="wrap")
+    variance = gain * np.maximum(smooth, 0) + read_noise**2
+    return Gaussian(torch.from_numpy(np.sqrt(variance).astype(np.float32)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, priors.GaussianField):
+        variance = float(value.spectrum.mean())
+        return f"GaussianField(fitted spectrum, variance {variance:.4g}, mean {float(torch.as_tensor(value.mean).mean()):.4g})"
+    if isinstance(value, priors.TotalVariation):
+        return f"TotalVariation(smoothing={value.smoothing:.4g}, spacing={value.spacing})"
+    if isinstance(value, Tensor):
+        return value.tolist() if value.numel() <= 16 else f"tensor of shape {tuple(value.shape)}"
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
