@@ -10,8 +10,7 @@ import torch
 from obverse.errors import InputError
 from obverse.posterior import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
 from obverse.posterior.calibration import Uniformity
-
-from .cases import gaussian_pairs, normal, seeded
+from tests.posterior.cases import gaussian_pairs, normal, seeded
 
 COUNT = 400
 # One threshold for both: what rejects the wrong covariance must accept the right one.

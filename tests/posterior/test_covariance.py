@@ -11,8 +11,7 @@ import obverse.posterior
 from obverse.errors import InputError, NumericsError
 from obverse.posterior import StationaryCovariance
 from obverse.posterior.covariance import Covariance
-
-from .cases import cases, normal, seeded, spectrum
+from tests.posterior.cases import cases, normal, seeded, spectrum
 
 CASES = cases()
 

@@ -5,8 +5,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.posterior import effective_samples, rhat, standard_error
-
-from .cases import normal
+from tests.posterior.cases import normal
 
 
 def autoregressive(correlation: float, chains: int = 4, length: int = 2000, quantities: int = 3) -> torch.Tensor:

@@ -5,8 +5,7 @@ import torch
 
 from obverse.errors import InputError, NumericsError
 from obverse.posterior import LowRankDiagonal
-
-from .cases import SHAPE, normal, positive
+from tests.posterior.cases import SHAPE, normal, positive
 
 
 def test_marginals_are_kept_and_the_clipped_mass_is_reported():

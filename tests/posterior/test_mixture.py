@@ -6,8 +6,7 @@ import torch
 from obverse.errors import InputError
 from obverse.posterior import Posterior, combine
 from obverse.solvers.result import Status
-
-from .cases import DONE, SHAPE, from_dense, normal, positive, seeded
+from tests.posterior.cases import DONE, SHAPE, from_dense, normal, positive, seeded
 
 
 def member(seed: int, target: str = "posterior", **options) -> Posterior:

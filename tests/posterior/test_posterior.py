@@ -11,8 +11,7 @@ import torch
 from obverse.errors import FormatError, InputError
 from obverse.io.safe import write_safetensors
 from obverse.posterior import TARGETS, Estimate, LowRankDiagonal, Posterior, PrecisionCovariance, StationaryCovariance
-
-from .cases import DONE, SHAPE, from_dense, normal, positive, spectrum
+from tests.posterior.cases import DONE, SHAPE, from_dense, normal, positive, spectrum
 
 
 def known(**options) -> Posterior:

@@ -7,8 +7,7 @@ from obverse.errors import InputError, NumericsError
 from obverse.posterior import PrecisionCovariance, StationaryCovariance, circulant_preconditioner
 from obverse.posterior.probing import probe_diagonal
 from obverse.solvers.linear import cg
-
-from .cases import SHAPE, from_dense, normal, positive, seeded, spectrum
+from tests.posterior.cases import SHAPE, from_dense, normal, positive, seeded, spectrum
 
 GRID = (24, 24)
 

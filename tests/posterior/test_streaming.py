@@ -5,8 +5,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.posterior import StreamingMoments
-
-from .cases import SHAPE, normal, positive
+from tests.posterior.cases import SHAPE, normal, positive
 
 
 def draws(count: int = 300, seed: int = 0) -> torch.Tensor:
