@@ -20,6 +20,7 @@ from .contents import Contents, read
 from .figures import Figures, compare, derive
 from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
 from .page import RECTANGLES, SLIDERS, Page, render
+from .words import alarms
 
 MAX_BYTES = 10_000_000
 
@@ -85,7 +86,7 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
             # The mean of variances, not of standard deviations: the root mean square is what a pixel of a block has.
             arrays[name] = quantise(np.sqrt(small) if name == "std" else small, bits, limits)
     payload = _geometry(contents, plan)
-    warnings = list(contents.warnings)
+    warnings = [*contents.warnings, *alarms(figures.values, figures.whiteness)]
     error = None
     share = float(contents.shares()[: plan.components].sum())
     if contents.covariance is not None and share < _LEAST_SHARE:

@@ -44,7 +44,7 @@ def residual_section(figures: Figures) -> str:
             "noise level were not stored, so this cannot be checked.</p></section>"
         )
     values = figures.values
-    words = [chi2_words(values["chi2"]), whiteness_words(figures.whiteness)]
+    words = [chi2_words(values["chi2"]), whiteness_words(figures.whiteness, values["chi2"])]
     if values["outliers"] > 1e-5:
         words.append(f"{100 * values['outliers']:.2g} % of the residuals are beyond 5 σ; noise alone gives 0.00006 %.")
     if "coverage" in values:

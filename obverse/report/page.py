@@ -198,11 +198,14 @@ def _toolbar(page: Page) -> str:
 def _fineprint(page: Page) -> str:
     payload, plan, unit = page.payload, page.plan, _unit(page)
     arrays = payload["arrays"]
-    notes = [
-        f"Values read from these pictures are right to ±{number(arrays['mean']['step'] / 2, 2)} {unit} (reconstruction)"
-    ]
+
+    def error(name: str) -> str:
+        # Half a step; the browser computes in single precision, so no better than a part in 10⁷ of the offset.
+        return number(max(arrays[name]["step"] / 2, 1e-7 * abs(arrays[name]["offset"])), 2)
+
+    notes = [f"Values read from these pictures are right to ±{error('mean')} {unit} (reconstruction)"]
     if "std" in arrays:
-        notes[0] += f" and ±{number(arrays['std']['step'] / 2, 2)} {unit} (standard deviation)"
+        notes[0] += f" and ±{error('std')} {unit} (standard deviation)"
     notes[0] += "; colours clip the lowest and highest 0.1 % of the values."
     if plan.reduced:
         f = payload["factors"]

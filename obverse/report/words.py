@@ -1,6 +1,6 @@
 """Sentences: what an uncertainty claims, what a status means, and what chi² and the residual say about the model."""
 
-__all__ = ["chi2_words", "claims", "coverage_words", "status_words", "whiteness_words"]
+__all__ = ["alarms", "chi2_words", "claims", "coverage_words", "status_words", "whiteness_words"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -88,15 +88,15 @@ def chi2_words(chi2: float) -> str:
     return f"χ² per data value is {chi2:.3f}, {verdict}."
 
 
-def whiteness_words(white: Whiteness) -> str:
-    """Say whether the residual looks like noise; negative correlation means that noise was followed."""
+def whiteness_words(white: Whiteness, chi2: float = 1.0) -> str:
+    """Say whether the residual looks like noise; negative correlation and a χ² below 1: noise was followed."""
     size = abs(white.largest)
     if size < max(0.05, 2.5 * white.band):
         verdict = "The residual is practically white: no structure of the specimen is left in it."
-    elif white.largest < 0:
+    elif white.largest < 0 and chi2 <= 1.0:
         verdict = (
             "Neighbouring residuals have opposite signs more often than noise has: the reconstruction follows part of "
-            "the noise. This is usual where the prior is weak; it is not structure that the model missed."
+            "the noise. This is usual where the prior is weak and by itself no sign of structure that the model missed."
         )
     elif size < 0.15:
         verdict = "Some structure is left in the residual: the model is close to the data but does not explain all."
@@ -107,6 +107,15 @@ def whiteness_words(white: Whiteness) -> str:
         f"{verdict} The largest correlation between residuals up to 3 pixels apart is {largest}; "
         f"{100 * white.inside:.0f} % of the lags lie within the limits of white noise (expected: 95 %)."
     )
+
+
+def alarms(values: Mapping[str, float], white: Whiteness | None) -> list[str]:
+    """Sentences on data and model that a reader must meet at the top of the page, not only beside the residual."""
+    chi2 = values.get("chi2", 1.0)
+    found = [] if 0.5 <= chi2 <= 1.2 else [chi2_words(chi2)]
+    if white is not None and "Clear structure" in (sentence := whiteness_words(white, chi2)):
+        found.append(sentence)
+    return found
 
 
 def coverage_words(coverage: float) -> str:

@@ -71,7 +71,8 @@ def test_a_wrong_model_shows_in_words(tmp_path):
     arrays["prediction"] = arrays["prediction"] + 20 * np.sin(np.arange(96) / 5).astype(np.float32)
     write_safetensors(tmp_path / "measurement.safetensors", arrays, overwrite=True)
     page = page_of(tmp_path)
-    assert "Clear structure is left" in page.text and "far above 1" in page.text
+    assert page.text.count("Clear structure is left") == 2, "at the top, among the warnings, and beside the residual"
+    assert page.text.count("far above 1") == 2
 
 
 HOSTILE = [

@@ -11,7 +11,7 @@ from obverse.errors import NumericsError
 from obverse.report.figures import compare, derive, whiteness
 from obverse.report.packing import block_mean, block_sizes, dequantise, make_plan, quantise
 from obverse.report.plots import autocorrelation_plot, histogram_plot
-from obverse.report.words import chi2_words, claims, status_words, whiteness_words
+from obverse.report.words import alarms, chi2_words, claims, status_words, whiteness_words
 
 RANDOM = np.random.default_rng(0)
 
@@ -37,9 +37,12 @@ def test_white_noise_passes_and_structure_is_found():
     found = whiteness(smooth)
     assert found.largest == pytest.approx(0.5, abs=0.03) and "Clear structure" in whiteness_words(found)
     followed = whiteness(noise - np.roll(noise, 1, -1))
-    assert followed.largest == pytest.approx(-0.5, abs=0.03) and "follows part of the noise" in whiteness_words(
-        followed
+    assert followed.largest == pytest.approx(-0.5, abs=0.03)
+    assert "follows part of the noise" in whiteness_words(followed, chi2=0.8)
+    assert "Clear structure" in whiteness_words(followed, chi2=1.3), (
+        "following noise lowers chi²: this is something else"
     )
+    assert alarms({"chi2": 0.9}, white) == [] and len(alarms({"chi2": 1.5}, found)) == 2
 
 
 def test_figures_are_those_of_numpy():
