@@ -1,9 +1,9 @@
 """Claim: TV deblurring of a 256×256 image is at least twice as fast as deepinv's fastest route, at an equal objective.
 
-Both minimise ½‖h∗x − y‖² + λ Σ_i |(∇x)_i|₂ with a circular blur h and forward differences that vanish at the far edge
-(Neumann): the same objective, evaluated here in float64 for both. deepinv's fastest route is its primal–dual PDCP, split
-on the gradient. We run it at several step sizes and lengths: the fastest run that is
-at least as low as ours counts (its lowest, if none is). Runs alternate, and the minima over the repeats are compared.
+Both minimise ½‖h∗x − y‖² + λ Σ_i |(∇x)_i|₂ with a circular blur h and forward differences that vanish at the far
+edge (Neumann): the same objective, evaluated here in float64 for both. deepinv's fastest route is its primal–dual PDCP,
+split on the gradient. We run it at several step sizes and lengths: the fastest run that is at least as low as ours
+counts (its lowest, if none is). Runs alternate, and the minima over the repeats are compared.
 
     python benchmarks/tv_deblurring_is_faster.py [--quick]
 """

@@ -5,7 +5,7 @@
                   where A is not the identity but a convolution that loses nothing (min |h| ≥ 0.1 max |h|), the same
                   with A⁻¹y for y (generalised SURE)
     whiteness     minimise Σ|r̂|⁴ / (Σ|r̂|²)² of the whitened residual r, its normalised squared autocorrelation, among
-                  weights that leave a mean |r|² of at least one half
+                  weights that leave a mean |r|² of at least one half, times 1 + 5 max(0, mean |r|² − 1)
     discrepancy   mean |r|² = 1: the residual is as large as the noise; it smooths more than the error asks for
 
 "auto" takes SURE where it holds, whiteness where the data are a picture of the image (equal shapes), discrepancy
@@ -38,6 +38,7 @@ _GRID = 9
 _REFINEMENTS = 5
 _PROBE = 0.1  # step of the divergence probe, in units of σ
 _LEAST_CHI2 = 0.5  # below this mean squared residual, in units of the noise, whiteness says nothing
+_EXCESS = 5.0  # price of a residual larger than the noise: it settles what whiteness leaves open in small images
 _INVERTIBLE = 0.1  # least |h|/max|h| at which generalised SURE is still of use: its noise grows as 1/|h|²
 
 Solve = Callable[[Tensor, float], Tensor]
@@ -184,9 +185,11 @@ def _whiteness(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable
 
     def value(weight: float) -> float:
         residual = _residual(problem, solve(y, weight), y)
+        chi2 = float(residual.double().square().mean())
         # an image that fits the noise leaves a residual that is white because it is next to nothing
-        small = float(residual.double().square().mean()) < _LEAST_CHI2
-        return math.inf if small else whiteness(residual, len(shape) - 1)
+        if chi2 < _LEAST_CHI2:
+            return math.inf
+        return whiteness(residual, len(shape) - 1) * (1 + _EXCESS * max(0.0, chi2 - 1))
 
     return value
 

@@ -212,7 +212,7 @@ def _checked_shift(y: Tensor, problem: Problem) -> float:
         law = type(noise).__name__
         raise InputError(f"RichardsonLucy expects Poisson or PoissonGaussian noise, got {law}; use MAP with that law")
     problem._check(y)
-    shift = noise.sigma**2 / noise.gain if isinstance(noise, PoissonGaussian) else 0.0
+    shift = float(noise.sigma) ** 2 / noise.gain if isinstance(noise, PoissonGaussian) else 0.0
     if not bool((y > -shift).any()):
         raise InputError("RichardsonLucy expects some positive counts, got none; check the offset that was subtracted")
     return shift

@@ -3,9 +3,9 @@
     −log p(y | A x) + Σ_j w_j prior_j(x) [+ x ≥ lower]   =   f(x) + Σ_i φ_i(K_i x)
 
 Where A and every K_iᴴK_i are diagonal in Fourier the result suits ADMM. Differences with a Neumann edge are not, so
-they are written as circular differences of which those across the edge carry no penalty: the objective stays the Neumann
-one exactly. A data term that is quadratic with one weight becomes f; any other (counting noise, a weight per datum) is
-split on A x.
+they are written as circular differences of which those across the edge carry no penalty: the objective stays the
+Neumann one exactly. A data term that is quadratic with one weight becomes f; any other (counting noise, a weight per
+datum) is split on A x.
 """
 
 __all__ = ["lower_bound", "parts", "split"]
