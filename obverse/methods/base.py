@@ -1,0 +1,113 @@
+"""What every method checks before it starts, and how it reports progress.
+
+A method is a frozen dataclass; calling it with one measurement and a problem gives an `Estimate` or a `Posterior`:
+
+    result = method(y, problem, callback=None)
+
+`callback(iteration, total, value)` is told of progress; an exception raised in it, such as KeyboardInterrupt, ends the
+method at a point where nothing is left half done.
+"""
+
+__all__ = ["Callback", "check_item", "default_tolerance", "described", "linear_part", "real_image", "silent"]
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..operators.base import LinearOperator, Operator
+from ..posterior import Covariance, Posterior
+from ..problem import Problem
+from ..solvers.result import Status
+
+Callback = Callable[[int, int | None, float], None]
+
+
+def silent(iteration: int, total: int | None, value: float) -> None:
+    """The callback of those who passed none."""
+
+
+def check_item(y: Tensor, problem: Problem, method: str) -> None:
+    """Refuse anything but one finite measurement of exactly the operator's data shape.
+
+    Raises:
+        InputError: wrong shape, an integer type, or a value that is not finite.
+    """
+    expected = problem.operator.data_shape
+    if tuple(y.shape) != expected:
+        raise InputError(
+            f"{method} expects one measurement of shape {expected}, got {tuple(y.shape)}; call it once for each item"
+        )
+    if not (y.is_floating_point() or y.is_complex()):
+        raise InputError(
+            f"{method} expects floating-point data, got {y.dtype}; convert them with .float() or .double()"
+        )
+    bad = int((~torch.isfinite(y)).sum())
+    if bad:
+        raise InputError(
+            f"{method} expects finite data, got {bad} values that are NaN or infinite; mask them out of the operator"
+        )
+
+
+def linear_part(problem: Problem, method: str) -> LinearOperator:
+    """The problem's operator, if it is linear.
+
+    Raises:
+        InputError: the operator is not linear.
+    """
+    if not isinstance(problem.operator, LinearOperator):
+        raise InputError(
+            f"{method} expects a linear operator, got {type(problem.operator).__name__}; use methods.Laplace, "
+            "which linearises it at the most probable image"
+        )
+    return problem.operator
+
+
+def real_image(operator: Operator, y: Tensor, method: str) -> Tensor:
+    """A zero image in the precision and on the device of the data.
+
+    Raises:
+        InputError: the operator works on complex images, for which there is no covariance algebra.
+    """
+    if operator.dtype.is_complex:
+        raise InputError(
+            f"{method} expects an operator on real images, got {operator.dtype}; the covariance algebra is that of "
+            "real images, so put real and imaginary part into two channels"
+        )
+    return torch.zeros(operator.image_shape, dtype=y.real.dtype if y.is_complex() else y.dtype, device=y.device)
+
+
+def default_tolerance(dtype: torch.dtype) -> float:
+    """Relative residual that conjugate gradients are asked for: near what the precision holds."""
+    return 1e-5 if dtype == torch.float32 else 1e-10
+
+
+def described(
+    method: Any,
+    mean: Tensor,
+    status: Status,
+    history: tuple[float, ...],
+    diagnostics: Mapping[str, Any],
+    covariance: Covariance,
+    target: str = "posterior",
+    draws: Tensor | None = None,
+) -> Posterior:
+    """A posterior that carries the settings of the method that made it."""
+    settings = {f.name: _told(getattr(method, f.name)) for f in dataclasses.fields(method)}
+    return Posterior(
+        mean,
+        status,
+        history,
+        diagnostics,
+        covariance=covariance,
+        target=target,
+        provenance={"method": type(method).__name__, "settings": settings},
+        draws=draws,
+    )
+
+
+def _told(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

@@ -1,0 +1,302 @@
+"""Sampling a posterior with an explicit prior by Langevin dynamics: MYULA and SK-ROCK.
+
+    p_λ(x | y) ∝ exp(−f(x) − Σ_i g_i^λ(x)),      g^λ(x) = min_u g(u) + ‖u − x‖²/(2λ),     ∇g^λ = (x − prox_{λg}(x))/λ
+
+Smooth parts (likelihood, Gaussian field, smoothed total variation) enter by their gradient; every other part,
+positivity included, by its Moreau envelope, so that images slightly outside a constraint are possible. The kernels are
+not corrected by acceptance: they sample a law near p_λ, which tends to it as the step shrinks. The diagnostics
+give the factor by which a Gaussian mode of typical and of largest curvature comes out too wide or narrow
+(`kernels.stationary_variance`): MYULA's stiff modes are too wide, SK-ROCK's too narrow, slow modes are right in both.
+
+Several chains run as one batch, each with its own random stream. Mean, variances and low-rank factors are streamed;
+single draws are kept on request only. Convergence means R-hat ≤ `max_rhat` and effective sample size ≥ `min_ess` for
+every one of a set of random projections, half of them smooth, and for the log-posterior.
+
+Noise laws: Gaussian exactly. With counting noise the gradient has no useful Lipschitz constant, so `likelihood="auto"`
+takes the Gaussian whose variance is that of the data predicted at the start, and once more half-way through the
+burn-in; `likelihood="exact"` uses the law itself, with a step chosen from its Fisher information.
+
+References: Durmus, Moulines, Pereyra, "Efficient Bayesian computation by proximal Markov chain Monte Carlo", SIAM J.
+Imaging Sciences 2018. Pereyra, Vargas Mieles, Zygalakis, "Accelerating proximal Markov chain Monte Carlo by using an
+explicit stabilized method", SIAM J. Imaging Sciences 2020. Vehtari et al., "Rank-normalization, folding, and
+localization: an improved R-hat", Bayesian Analysis 2021.
+"""
+
+__all__ = ["ChainState", "Langevin"]
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, NumericsError
+from ..noise.base import stream
+from ..posterior import Posterior, StreamingMoments, effective_samples, rhat
+from ..priors.base import Prior
+from ..problem import Problem
+from ..solvers.result import Status
+from .base import Callback, check_item, described, real_image
+from .chains import ChainState, projections_like
+from .kernels import SKROCK, Euler, Kernel, stationary_variance
+from .target import Target, starting_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Langevin:
+    """Markov chain Monte Carlo for an explicit prior.
+
+    Args:
+        prior: any prior with a gradient or a proximal operator, or a sum of such.
+        kernel: "skrock" (several gradients a step, far longer steps) or "myula".
+        samples: draws per chain after the burn-in.
+        burn_in: steps per chain that are thrown away; by default half of samples × thin.
+        chains: at least 2, so that R-hat means something; they run as one batch.
+        thin: steps per draw.
+        step: δ; by default ½ of 1/(L + 1/λ) for MYULA, and for SK-ROCK the smaller of half the stability limit and the
+            inverse of the typical curvature, beyond which most modes would come out too narrow.
+        smoothing: λ of the Moreau envelopes; by default 1/L of the smooth part.
+        stages: gradients per SK-ROCK step, S ≥ 2; by default the fewest that make the step stable, at most 15.
+        damping: η of SK-ROCK.
+        weight: multiplies the prior's energy.
+        likelihood: "auto" or "exact", see above; matters for counting noise only.
+        rank: factors of the streamed covariance.
+        keep_samples: keep the draws in the posterior, for quantile intervals and `sample`.
+        max_rhat: largest R-hat called converged.
+        min_ess: least effective sample size called converged, over all chains.
+        start: an image to start from, `image_shape`; by default a damped least-squares image.
+        seed: chain i has a stream of its own, made from `seed` and i.
+
+    Example:
+        >>> from obverse import noise, operators, priors, problem
+        >>> p = problem.Problem(operators.Identity((1, 8, 8)), noise.Gaussian(1.0))
+        >>> method = Langevin(prior=priors.TotalVariation(), samples=20, burn_in=10, chains=2)
+        >>> posterior = method(torch.ones(1, 8, 8), p)
+        >>> posterior.status.converged, sorted(posterior.diagnostics)[:3]  # far too few draws, and it says so
+        (False, ['chains', 'ess', 'evaluations'])
+    """
+
+    prior: Prior
+    kernel: Literal["myula", "skrock"] = "skrock"
+    samples: int = 1000
+    burn_in: int | None = None
+    chains: int = 4
+    thin: int = 1
+    step: float | None = None
+    smoothing: float | None = None
+    stages: int | None = None
+    damping: float = 0.05
+    weight: float = 1.0
+    likelihood: Literal["auto", "exact"] = "auto"
+    rank: int = 16
+    keep_samples: bool = False
+    max_rhat: float = 1.01
+    min_ess: float = 400.0
+    start: Tensor | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.kernel not in ("myula", "skrock"):
+            raise InputError(f"Langevin expects kernel 'myula' or 'skrock', got {self.kernel!r}; choose one of them")
+        if self.likelihood not in ("auto", "exact"):
+            raise InputError(
+                f"Langevin expects likelihood 'auto' or 'exact', got {self.likelihood!r}; choose one of them"
+            )
+        least = {"samples": 4, "chains": 2, "thin": 1, "rank": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise InputError(f"Langevin expects {name} of at least {bound}, got {getattr(self, name)}; raise it")
+        for name in ("step", "smoothing", "weight"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"Langevin expects a positive {name}, got {value}; leave it out to have it chosen")
+
+    def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
+        """Run all chains and gather the posterior.
+
+        Args:
+            y: data of exactly the operator's `data_shape`.
+            problem: an operator and a noise law.
+            callback: told (step, total, mean energy of the chains).
+
+        Returns:
+            A posterior; its status tells whether the chains agree and how many independent draws they are worth.
+
+        Raises:
+            InputError: the data or the prior do not fit.
+            NumericsError: a chain diverged.
+        """
+        state = None
+        for state in self.states(y, problem):
+            if callback is not None:
+                energy = float(state.traces[-1][:, -1].mean()) if state.traces else math.nan
+                callback(state.step, self.total, energy)
+        assert state is not None
+        return self.posterior(state, y, problem)
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of burn-in."""
+        return self.samples * self.thin // 2 if self.burn_in is None else self.burn_in
+
+    @property
+    def total(self) -> int:
+        """Kernel steps per chain."""
+        return self.warm_up + self.samples * self.thin
+
+    def states(self, y: Tensor, problem: Problem, state: ChainState | None = None) -> Iterator[ChainState]:
+        """The chains step by step, each state yielded before the next is computed.
+
+        The same state object goes on from step to step. Leaving the loop and calling `states(y, problem, state)` later
+        continues as if it had never been left.
+        """
+        check_item(y, problem, "Langevin")
+        state = self._begin(y, problem) if state is None else state
+        target = self._target(y, problem, state.noise_weight)
+        projections = projections_like(state.x[0], self.seed)
+        while state.step < self.total:
+            begun = time.perf_counter()
+            noise = torch.stack(
+                [torch.randn(state.x.shape[1:], generator=g, dtype=state.x.dtype) for g in state.generators]
+            )
+            state.x = state.kernel(state.x, target.gradient, state.step_size, noise.to(state.x.device))
+            state.step += 1
+            state.evaluations += state.kernel.stages * self.chains
+            if not bool(state.x.isfinite().all()):
+                raise NumericsError(
+                    f"Langevin expects finite states, got NaN or infinity at step {state.step} with a step size of "
+                    f"{state.step_size:.2e}; choose a smaller step, or likelihood='auto' for counting noise"
+                )
+            if state.step <= self.warm_up // 2:
+                state.burn_in_mean = state.burn_in_mean + (state.x.mean(0) - state.burn_in_mean) / state.step
+                if state.step == self.warm_up // 2:
+                    target = self._retune(state, y, problem)
+            after = state.step - self.warm_up
+            if after > 0 and after % self.thin == 0:
+                flat = state.x.reshape(self.chains, -1)
+                energy = target.energy(state.x)[:, None].to(flat)
+                state.record(torch.cat([flat @ projections, energy], dim=1).cpu(), self.keep_samples)
+            state.seconds += time.perf_counter() - begun
+            yield state
+
+    def _retune(self, state: ChainState, y: Tensor, problem: Problem) -> Target:
+        """Half-way through the burn-in: noise variances at the chains' mean, and a step for where the chains are."""
+        if state.noise_weight is not None:
+            state.noise_weight = problem.weight(state.burn_in_mean)
+        target = self._target(y, problem, state.noise_weight)
+        state.kernel, state.step_size = self._plan(target, state.x)
+        return target
+
+    def posterior(self, state: ChainState, y: Tensor, problem: Problem) -> Posterior:
+        """What a state's draws say so far.
+
+        Raises:
+            InputError: there are fewer than four draws per chain yet.
+        """
+        if len(state.traces) < 4:
+            raise InputError(
+                f"a posterior expects at least 4 draws per chain, got {len(state.traces)}; run the chains on"
+            )
+        state.flush()
+        target = self._target(y, problem, state.noise_weight)
+        traces = torch.stack(state.traces, dim=1).double()
+        worst = float(rhat(traces).max())
+        ess = float(effective_samples(traces).min())
+        covariance = state.moments.covariance()
+        stiff = torch.tensor([target.typical_curvature(state.x), target.lipschitz], dtype=torch.float64)
+        factors = stationary_variance(state.kernel, state.step_size, stiff) * stiff
+        diagnostics = {
+            "likelihood": target.words,
+            "rhat": worst,
+            "ess": ess,
+            "chains": self.chains,
+            "samples": len(state.traces),
+            "step": state.step_size,
+            "stages": state.kernel.stages,
+            "smoothing": target.smoothing,
+            "variance_factor": {"typical": float(factors[0]), "stiffest": float(factors[1])},
+            "evaluations": state.evaluations,
+            "seconds": state.seconds,
+        }
+        draws = torch.cat(state.draws) if state.draws else None
+        energies = tuple(float(trace[:, -1].mean()) for trace in state.traces)
+        return described(
+            self,
+            state.moments.mean.to(state.x),
+            self._status(worst, ess, len(state.traces)),
+            energies,
+            diagnostics,
+            covariance,
+            draws=draws,
+        )
+
+    def _status(self, worst: float, ess: float, draws: int) -> Status:
+        told = f"R-hat is {worst:.3f} and the effective sample size {ess:.0f} after {self.chains} × {draws} draws"
+        if worst <= self.max_rhat and ess >= self.min_ess:
+            return Status(True, "converged", told)
+        advice = f"wanted are at most {self.max_rhat} and at least {self.min_ess:.0f}: draw more samples"
+        if self.kernel == "myula":
+            advice += ", or use kernel='skrock', whose steps are longer"
+        elif worst > self.max_rhat:
+            advice += ", allow a longer burn-in, or more stages"
+        reason = "rhat" if not worst <= self.max_rhat else "ess"
+        return Status(False, reason, f"{told}; {advice}")
+
+    def _plan(self, target: Target, x: Tensor) -> tuple[Kernel, float]:
+        """Kernel and step for this target, from its largest curvature and the typical one near the states `x`."""
+        largest = target.lipschitz
+        if self.kernel == "myula":
+            kernel: Kernel = Euler()
+            step = 0.25 * kernel.limit / largest if self.step is None else self.step
+        else:
+            most = SKROCK(_MOST_STAGES if self.stages is None else self.stages, self.damping)
+            step = self.step
+            if step is None:
+                step = min(0.5 * most.limit / largest, 1.0 / target.typical_curvature(x))
+            counts = range(2, _MOST_STAGES + 1) if self.stages is None else (self.stages,)
+            margin = 0.5 if self.step is None else 1.0
+            able = (SKROCK(stages, self.damping) for stages in counts)
+            kernel = next((k for k in able if step * largest <= margin * k.limit * (1 + 1e-9)), most)
+        if step * largest > kernel.limit:
+            raise InputError(
+                f"Langevin expects a step of at most {kernel.limit / largest:.3e}, the stability limit of this kernel "
+                f"and target, got {step:.3e}; leave it out to have it chosen"
+            )
+        return kernel, step
+
+    def _target(self, y: Tensor, problem: Problem, noise_weight: Tensor | None) -> Target:
+        prior = self.prior if self.weight == 1.0 else self.weight * self.prior
+        return Target(y, problem, prior, self.smoothing, noise_weight)
+
+    def _begin(self, y: Tensor, problem: Problem) -> ChainState:
+        zero = real_image(problem.operator, y, "Langevin")
+        if self.start is not None and tuple(self.start.shape) != tuple(zero.shape):
+            raise InputError(
+                f"Langevin expects a start of shape {tuple(zero.shape)}, got {tuple(self.start.shape)}; crop it"
+            )
+        image = starting_image(y, problem, zero) if self.start is None else zero + self.start.to(zero)
+        exact = self.likelihood == "exact" or problem.noise.gaussian
+        noise_weight = None if exact else problem.weight(image)
+        generators = [stream(self.seed, i) for i in range(self.chains)]
+        # Starts spread more widely than the posterior, so that agreement between chains means that they forgot them.
+        spread = float(image.std())
+        kicks = [torch.randn(zero.shape, generator=g, dtype=zero.dtype) for g in generators]
+        x = image + spread * torch.stack(kicks).to(image)
+        kernel, step_size = self._plan(self._target(y, problem, noise_weight), x)
+        return ChainState(
+            step=0,
+            x=x,
+            kernel=kernel,
+            step_size=step_size,
+            noise_weight=noise_weight,
+            generators=generators,
+            moments=StreamingMoments(tuple(zero.shape), self.rank, dtype=zero.dtype, device=zero.device),
+            burn_in_mean=zero,
+        )
+
+
+# SK-ROCK's gain levels off beyond about this many gradients a step (Pereyra et al. 2020, section 4).
+_MOST_STAGES = 15
