@@ -127,7 +127,7 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
     peak = np.unravel_index(int(np.argmax(finite[0])), finite[0].shape)
     at = dict(zip("zyx"[-len(peak) :], (int(p) for p in peak)))
     at = {axis: at.get(axis, 0) // factors[axis] for axis in "zyx"}
-    counts = {a: block_sizes((full[a],), (factors[a],)).astype(int).tolist() for a in "yx"}
+    counts = {a: block_sizes((full[a],), (factors[a],)).astype(int).tolist() for a in "zyx"}
     return {
         "shape": [shape[0], sizes["z"], sizes["y"], sizes["x"]],
         "full": full,

@@ -144,9 +144,29 @@ def test_a_drawn_rectangle_gets_its_mean_and_interval(browser, flat):
     row = browser.run("document.querySelector('#regions tbody tr').textContent")
     assert "x 20–49, y 10–29" in row
     wrong = 2 * 1.6448536 * float((posterior.std[0, 10:30, 20:50].square().sum() / 600**2).sqrt())
+    assert 2 * 1.6448536 * region["independent"] == pytest.approx(wrong, rel=1e-3)
     assert abs(region["high"] - region["low"] - wrong) > 0.1 * wrong, "as if pixels were independent: must differ"
     browser.click(*browser.place("#regions tbody button"))
     assert browser.run("window.obverse.regions.length") == 0
+
+
+def test_a_reduced_picture_answers_for_the_original_pixels(browser, tmp_path, monkeypatch):
+    """Shown as block means, a region of whole blocks still has the interval of the stored posterior."""
+    monkeypatch.setattr("obverse.report.builder.MAX_BYTES", 445_000)
+    browser.open(report.write(make(tmp_path, rank=6)))
+    f = browser.run("window.obverse.data.factors")["x"]
+    assert f > 1
+    region = browser.run("window.obverse.addRegion({x0: 3, x1: 9, y0: 4, y1: 11})")
+    posterior = stored(tmp_path)
+    weights = torch.zeros(posterior.mean.shape)
+    rows, columns = slice(4 * f, 12 * f), slice(3 * f, 10 * f)
+    count = 8 * 7 * f * f
+    weights[0, rows, columns] = 1 / count
+    low, high = (float(end) for end in posterior.interval(weights))
+    assert region["mean"] == pytest.approx((low + high) / 2, rel=1e-5)
+    assert region["high"] - region["low"] == pytest.approx(high - low, rel=5e-3)
+    alone = float(posterior.std[0, rows, columns].square().sum().sqrt()) / count
+    assert region["independent"] == pytest.approx(alone, rel=1e-3)
 
 
 def test_pictures_zoom_and_move_together(browser, flat):

@@ -148,16 +148,18 @@ class App {
 
   /* Region from x0 to x1 and y0 to y1 (shown pixels, both ends included); each weighs as many pixels as it stands for. */
   addRegion({ x0, x1, y0, y1, z = this.plane.z, c = this.plane.c }) {
-    const pixels = [], weights = [];
+    const pixels = [], weights = [], depth = this.data.counts.z[z];
+    let alone = 0;
     for (let y = y0; y <= y1; y++) for (let x = x0; x <= x1; x++) {
       pixels.push(this.index({ c, z, y, x }));
       weights.push(this.data.counts.y[y] * this.data.counts.x[x]);
+      alone += (weights.at(-1) / depth) * this.arrays.std[pixels.at(-1)] ** 2;
     }
     const total = weights.reduce((sum, weight) => sum + weight, 0);
     const found = this.covariance.region(pixels, weights.map((weight) => weight / total));
     const name = String.fromCharCode(65 + (this.named % 26)) + (this.named >= 26 ? Math.floor(this.named / 26) : "");
     this.named++;
-    const region = { name, c, z, x0, x1, y0, y1, ...found };
+    const region = { name, c, z, x0, x1, y0, y1, ...found, independent: Math.sqrt(alone) / total };
     this.regions.push(region);
     this.changed();
     return region;

@@ -49,11 +49,10 @@ class Covariance {
 
   /* Weighted mean of pixels and its standard deviation; weights sum to one. */
   region(pixels, weights) {
-    let mean = 0, variance = 0, alone = 0;
+    let mean = 0, variance = 0;
     pixels.forEach((i, j) => {
       mean += weights[j] * this.mean[i];
       variance += weights[j] ** 2 * this.diagonal[i];
-      alone += weights[j] ** 2 * this.std[i] ** 2;
     });
     this.directions.forEach((direction, k) => {
       let projection = 0;
@@ -61,6 +60,6 @@ class Covariance {
       variance += this.variances[k] * projection ** 2;
     });
     const std = Math.sqrt(variance), z = 1.6448536269514722;
-    return { mean, std, low: mean - z * std, high: mean + z * std, independent: Math.sqrt(alone) };
+    return { mean, std, low: mean - z * std, high: mean + z * std };
   }
 }
