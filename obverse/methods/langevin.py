@@ -14,7 +14,8 @@ every one of a set of random projections, half of them smooth, and for the log-p
 
 Noise laws: Gaussian exactly. With counting noise the gradient has no useful Lipschitz constant, so `likelihood="auto"`
 takes the Gaussian whose variance is that of the data predicted at the start, and once more half-way through the
-burn-in; `likelihood="exact"` uses the law itself, with a step chosen from its Fisher information.
+burn-in; `likelihood="exact"` uses the law itself (Poisson–Gaussian only), with a step chosen from its Fisher
+information, and stops if a chain diverges.
 
 References: Durmus, Moulines, Pereyra, "Efficient Bayesian computation by proximal Markov chain Monte Carlo", SIAM J.
 Imaging Sciences 2018. Pereyra, Vargas Mieles, Zygalakis, "Accelerating proximal Markov chain Monte Carlo by using an
@@ -41,7 +42,8 @@ from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, check_item, described, real_image
 from .chains import ChainState, projections_like
-from .kernels import SKROCK, Euler, Kernel, stationary_variance
+from .kernels import stationary_variance
+from .plan import plan
 from .target import Target, starting_image
 
 
@@ -187,7 +189,7 @@ class Langevin:
         if state.noise_weight is not None:
             state.noise_weight = problem.weight(state.burn_in_mean)
         target = self._target(y, problem, state.noise_weight)
-        state.kernel, state.step_size = self._plan(target, state.x)
+        state.kernel, state.step_size = plan(self, target, state.x)
         return target
 
     def posterior(self, state: ChainState, y: Tensor, problem: Problem) -> Posterior:
@@ -245,28 +247,6 @@ class Langevin:
         reason = "rhat" if not worst <= self.max_rhat else "ess"
         return Status(False, reason, f"{told}; {advice}")
 
-    def _plan(self, target: Target, x: Tensor) -> tuple[Kernel, float]:
-        """Kernel and step for this target, from its largest curvature and the typical one near the states `x`."""
-        largest = target.lipschitz
-        if self.kernel == "myula":
-            kernel: Kernel = Euler()
-            step = 0.25 * kernel.limit / largest if self.step is None else self.step
-        else:
-            most = SKROCK(_MOST_STAGES if self.stages is None else self.stages, self.damping)
-            step = self.step
-            if step is None:
-                step = min(0.5 * most.limit / largest, 1.0 / target.typical_curvature(x))
-            counts = range(2, _MOST_STAGES + 1) if self.stages is None else (self.stages,)
-            margin = 0.5 if self.step is None else 1.0
-            able = (SKROCK(stages, self.damping) for stages in counts)
-            kernel = next((k for k in able if step * largest <= margin * k.limit * (1 + 1e-9)), most)
-        if step * largest > kernel.limit:
-            raise InputError(
-                f"Langevin expects a step of at most {kernel.limit / largest:.3e}, the stability limit of this kernel "
-                f"and target, got {step:.3e}; leave it out to have it chosen"
-            )
-        return kernel, step
-
     def _target(self, y: Tensor, problem: Problem, noise_weight: Tensor | None) -> Target:
         prior = self.prior if self.weight == 1.0 else self.weight * self.prior
         return Target(y, problem, prior, self.smoothing, noise_weight)
@@ -278,6 +258,11 @@ class Langevin:
                 f"Langevin expects a start of shape {tuple(zero.shape)}, got {tuple(self.start.shape)}; crop it"
             )
         image = starting_image(y, problem, zero) if self.start is None else zero + self.start.to(zero)
+        if self.likelihood == "exact" and not problem.noise.signed:
+            raise InputError(
+                f"likelihood='exact' expects a law with a bounded slope, got {type(problem.noise).__name__}, which is "
+                "steep without bound at rates near zero; use likelihood='auto', or PoissonGaussian noise"
+            )
         exact = self.likelihood == "exact" or problem.noise.gaussian
         noise_weight = None if exact else problem.weight(image)
         generators = [stream(self.seed, i) for i in range(self.chains)]
@@ -285,7 +270,7 @@ class Langevin:
         spread = float(image.std())
         kicks = [torch.randn(zero.shape, generator=g, dtype=zero.dtype) for g in generators]
         x = image + spread * torch.stack(kicks).to(image)
-        kernel, step_size = self._plan(self._target(y, problem, noise_weight), x)
+        kernel, step_size = plan(self, self._target(y, problem, noise_weight), x)
         return ChainState(
             step=0,
             x=x,
@@ -296,7 +281,3 @@ class Langevin:
             moments=StreamingMoments(tuple(zero.shape), self.rank, dtype=zero.dtype, device=zero.device),
             burn_in_mean=zero,
         )
-
-
-# SK-ROCK's gain levels off beyond about this many gradients a step (Pereyra et al. 2020, section 4).
-_MOST_STAGES = 15

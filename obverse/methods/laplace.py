@@ -85,7 +85,7 @@ class Laplace:
         Args:
             y: data of exactly the operator's `data_shape`.
             problem: an operator, linear or not, and a noise law.
-            callback: told (Newton step, limit, relative gradient).
+            callback: told (Newton step, limit, relative gradient); counts anew for each softened energy that comes first.
 
         Returns:
             A posterior whose status says whether the most probable image was reached.
@@ -109,7 +109,7 @@ class Laplace:
         start = start.double()
         tolerance = self.tolerance or (1e-5 if zero.dtype == torch.float32 else 1e-8)
         for softer in softened(prior):
-            start = search.minimise(softer, start, max(tolerance, _ROUGH), None).x
+            start = search.minimise(softer, start, max(tolerance, _ROUGH), callback).x
         found = search.minimise(prior, start, tolerance, callback)
         mean = found.x.to(zero.dtype)
         here = search.curvature(mean, prior)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..operators.base import LinearOperator
-from ..priors.base import Prior, Sum
+from ..priors.base import Prior, Scaled, Sum
 from ..problem import Problem
 from .curvature import constant
 
@@ -86,7 +86,7 @@ class Target:
 
     def energy(self, x: Tensor) -> Tensor:
         """U of each image, up to a constant: batch shape."""
-        if self._quadratic:
+        if self._quadratic and self._weight is not None:
             residual = self.y - self.problem.operator(x)
             total = 0.5 * (self._weight * _square(residual)).sum(self.data_axes)
         else:
@@ -155,12 +155,18 @@ def starting_image(y: Tensor, problem: Problem, like: Tensor) -> Tensor:
 
 def _split(prior: Prior) -> tuple[tuple[Prior, ...], tuple[Prior, ...]]:
     """Parts that enter by their gradient, and parts that enter by their Moreau envelope."""
-    parts = prior.priors if isinstance(prior, Sum) else (prior,)
+    parts = _addends(prior)
     enveloped = tuple(part for part in parts if not part.smooth)
     for part in enveloped:
         if not part.proximable:
             raise InputError(f"Langevin expects parts with a gradient or a proximal operator, got {part}; smooth it")
     return tuple(part for part in parts if part.smooth), enveloped
+
+
+def _addends(prior: Prior) -> tuple[Prior, ...]:
+    if isinstance(prior, Scaled) and isinstance(prior.prior, Sum):
+        return tuple(prior.factor * part for part in prior.prior.priors)
+    return prior.priors if isinstance(prior, Sum) else (prior,)
 
 
 def _normal_modes(operator: LinearOperator, weight: Tensor, like: Tensor) -> Tensor | None:
