@@ -8,6 +8,7 @@ penalised (z⁺ = q there), which makes the total variation the one with Neumann
 
 __all__ = ["compiled_step", "plain_step"]
 
+import inspect
 import math
 from collections.abc import Callable
 from functools import cache
@@ -46,35 +47,7 @@ def compiled_step() -> Step | None:
     except ImportError:
         return None
 
-    @numba.njit(fastmath=True, nogil=True, cache=True)
-    def shrink(x, z, u, threshold, relaxation, rest, tiny, field, out):  # pragma: no cover - compiled
-        channels, height, width = x.shape
-        one, zero = relaxation + rest, rest - rest
-        for c in range(channels):
-            for i in range(height):
-                below = i + 1 if i + 1 < height else 0
-                for j in range(width):
-                    right = j + 1 if j + 1 < width else 0
-                    a = relaxation * (x[c, below, j] - x[c, i, j]) + rest * z[0, c, i, j] + u[0, c, i, j]
-                    b = relaxation * (x[c, i, right] - x[c, i, j]) + rest * z[1, c, i, j] + u[1, c, i, j]
-                    inner_a = a if below != 0 else zero
-                    inner_b = b if right != 0 else zero
-                    length = math.sqrt(inner_a * inner_a + inner_b * inner_b)
-                    factor = max(zero, one - threshold / max(length, tiny))
-                    shrunk_a = factor * a if below != 0 else a
-                    shrunk_b = factor * b if right != 0 else b
-                    z[0, c, i, j] = shrunk_a
-                    z[1, c, i, j] = shrunk_b
-                    u[0, c, i, j] = a - shrunk_a
-                    u[1, c, i, j] = b - shrunk_b
-                    field[0, c, i, j] = shrunk_a + shrunk_a - a
-                    field[1, c, i, j] = shrunk_b + shrunk_b - b
-            for i in range(height):
-                above = i - 1 if i > 0 else height - 1
-                for j in range(width):
-                    left = j - 1 if j > 0 else width - 1
-                    down = field[0, c, above, j] - field[0, c, i, j]
-                    out[c, i, j] = down + field[1, c, i, left] - field[1, c, i, j]
+    shrink = numba.njit(fastmath=True, nogil=True, cache=True)(inspect.unwrap(_shrink))
 
     def step(x: Tensor, z: Tensor, u: Tensor, threshold: float, relaxation: float) -> Tensor:
         number = x.numpy().dtype.type
@@ -85,3 +58,33 @@ def compiled_step() -> Step | None:
         return out
 
     return step
+
+
+def _shrink(x, z, u, threshold, relaxation, rest, tiny, field, out):  # pragma: no cover - compiled
+    channels, height, width = x.shape
+    one, zero = relaxation + rest, rest - rest
+    for c in range(channels):
+        for i in range(height):
+            below = i + 1 if i + 1 < height else 0
+            for j in range(width):
+                right = j + 1 if j + 1 < width else 0
+                a = relaxation * (x[c, below, j] - x[c, i, j]) + rest * z[0, c, i, j] + u[0, c, i, j]
+                b = relaxation * (x[c, i, right] - x[c, i, j]) + rest * z[1, c, i, j] + u[1, c, i, j]
+                inner_a = a if below != 0 else zero
+                inner_b = b if right != 0 else zero
+                length = math.sqrt(inner_a * inner_a + inner_b * inner_b)
+                factor = max(zero, one - threshold / max(length, tiny))
+                shrunk_a = factor * a if below != 0 else a
+                shrunk_b = factor * b if right != 0 else b
+                z[0, c, i, j] = shrunk_a
+                z[1, c, i, j] = shrunk_b
+                u[0, c, i, j] = a - shrunk_a
+                u[1, c, i, j] = b - shrunk_b
+                field[0, c, i, j] = shrunk_a + shrunk_a - a
+                field[1, c, i, j] = shrunk_b + shrunk_b - b
+        for i in range(height):
+            above = i - 1 if i > 0 else height - 1
+            for j in range(width):
+                left = j - 1 if j > 0 else width - 1
+                down = field[0, c, above, j] - field[0, c, i, j]
+                out[c, i, j] = down + field[1, c, i, left] - field[1, c, i, j]

