@@ -85,7 +85,7 @@ class Laplace:
         Args:
             y: data of exactly the operator's `data_shape`.
             problem: an operator, linear or not, and a noise law.
-            callback: told (Newton step, limit, relative gradient); counts anew for each softened energy that comes first.
+            callback: told (Newton step, limit, relative gradient); it counts anew for each softened energy before.
 
         Returns:
             A posterior whose status says whether the most probable image was reached.
