@@ -2,9 +2,9 @@
 
     OBVERSE_DATA=../shared/data python recipes/make_microscopy_example.py
 
-microtubules (2-D): widefield and SIM pictures of one field (BioSR). The pixel size, aperture and wavelength are not in the
-files; 62.6 nm, 1.3 and 525 nm are those of the published set-up, and they fit the ratio of the two pictures' spectra, whose
-supports end at 0.31 and 0.62 cycles per pixel, twice 1.3·62.6/525. The SIM picture lies 0.28 pixels off, from its binning,
+microtubules (2-D): widefield and SIM pictures of one field (BioSR). The pixel size, aperture and wavelength are not in
+the files; 62.6 nm, 1.3 and 525 nm are those of the published set-up, and they fit the ratio of the two pictures'
+spectra, whose supports end at 0.31 and 0.62 cycles per pixel. The SIM picture lies 0.28 pixels off, from its binning,
 and is moved by that. grid (3-D): a vertical grid and beads (Haase); the PSF is the mean of four beads.
 """
 
@@ -51,7 +51,7 @@ def grid(folder: Path) -> None:
     stack = tiff.read(folder / "deconv3d/haase_DeconvolutionSampleVerticalGrid1AU-crop.tif")
     tiff.write(stack, OUTPUT / "grid.ome.tif", dtype="uint8")
     psf, count = beads.average(tiff.read(folder / "deconv3d/haase_Bead_Image1_crop.tif"), reach_nm=(1000, 350, 350))
-    print(f"PSF: mean of {count} beads, shape {psf.shape}")
+    print(f"PSF: mean of {count} beads, shape {psf.shape}")  # noqa: T201
     tiff.write(psf, OUTPUT / "grid_psf.ome.tif")
 
 
@@ -61,7 +61,7 @@ def main() -> None:
     microtubules(folder)
     grid(folder)
     total = sum(p.stat().st_size for p in OUTPUT.glob("*.tif"))
-    print(f"{total / 1e6:.2f} MB")
+    print(f"{total / 1e6:.2f} MB")  # noqa: T201
     assert total < 1_600_000
 
 

@@ -1,10 +1,10 @@
 """Are the intervals of a micrograph's pixels right, and which weight of total variation makes them so?
 
 A micrograph is simulated from a SIM image (BioSR microtubules): blurred with the widefield PSF (NA 1.3, 525 nm, 62.6 nm
-pixels), with the Poisson and read noise that were estimated on the real widefield image. Its reconstruction by the whole
-microscopy instrument (background, noise and prior estimated from the simulated data alone) is compared with the truth.
+pixels), with the Poisson and read noise that were estimated on the real widefield image. Its reconstruction by the
+whole microscopy instrument (background, noise, prior estimated from the simulated data) is compared with the truth.
 
-    OBVERSE_DATA=../shared/data python studies/microscopy_calibration.py        (under three minutes; writes JSON beside it)
+    OBVERSE_DATA=../shared/data python studies/microscopy_calibration.py
 """
 
 import json

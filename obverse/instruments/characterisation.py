@@ -1,6 +1,6 @@
 """What is known of a micrograph before it is reconstructed: voxel size, PSF, background, noise and prior, with sources.
 
-Each figure comes from the settings, else from the file, else from the picture; sentences tell of what had to be assumed.
+Each figure comes from the settings, else from the file, else from the picture; sentences tell of what was assumed.
 """
 
 __all__ = ["characterise", "field", "kernel"]
@@ -122,8 +122,8 @@ def _optics(volume: Volume, settings: "Settings", voxel: list[float | None], war
         missing.append("excitation_nm")
     if missing:
         raise InputError(
-            f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known; pass --psf FILE or "
-            f"--set {missing[0]}=…"
+            f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known; pass "
+            f"--psf FILE or --set {missing[0]}=…"
         )
     index = settings.refractive_index or objective.get("refractive_index")
     if not index:
@@ -150,14 +150,14 @@ def _photometry(
     lowest = float(counts.min())
     if settings.background != "auto" and lowest < dark - _NEGATIVE * max(found.read_noise, 1e-12):
         raise InputError(
-            f"expected counts around or above the background {dark:g}, got values down to {lowest:g}, which would be negative "
-            "light; give the camera's true offset as background, or background=auto"
+            f"expected counts around or above the background {dark:g}, got values down to {lowest:g}, which would be "
+            "negative light; give the camera's true offset as background, or background=auto"
         )
     bright = float(np.quantile(counts, _BRIGHT))
     scale = bright - dark
     if not scale > 0:
         raise InputError(
-            f"expected a picture brighter than its background {dark:g}, got a bright level of {bright:g}; correct background"
+            f"expected a picture brighter than its background {dark:g}, got at most {bright:g}; correct background"
         )
     facts |= {"background": dark, "gain": found.gain, "read_noise": found.read_noise, "noise_source": found.source}
     facts |= {"background_source": "darkest places" if settings.background == "auto" else "given", "scale": scale}
@@ -188,7 +188,7 @@ def _photometry(
 
 
 def _transfer(h: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """|H|² of the kernel on the data's grid, FFT order; what the grid cannot hold wraps around, as the sum of modes does."""
+    """|H|² of the kernel on the data's grid, FFT order; what the grid cannot hold wraps around."""
     wrapped = np.zeros(shape)
     index = np.meshgrid(*(np.mod(np.arange(k) - k // 2, n) for k, n in zip(h.shape, shape)), indexing="ij")
     np.add.at(wrapped, tuple(index), h)

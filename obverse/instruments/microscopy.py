@@ -3,8 +3,8 @@
     counts = background + gain·Poisson(h ∗ object / gain) + N(0, read noise²)
 
 What the settings leave open is read from the file (voxel size, aperture, wavelength) or estimated from the picture
-(background, gain, read noise, and how rough the object is), and every such figure is recorded in `facts`. Data are scaled
-to about one, mirrored at the borders, and handed to a method; the result returns to counts on the data's own grid.
+(background, gain, read noise, and how rough the object is), and every such figure is recorded in `facts`. Data are
+scaled to about one, mirrored at the borders, and handed to a method; the result returns to counts on the data's grid.
 """
 
 __all__ = [
@@ -43,8 +43,8 @@ from .padding import good_size, pad
 
 _MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
-_BYTES_PER_VALUE = 4
-_ARRAYS = 48  # float32 images alive at the peak of a Laplace run, besides its factors; measured
+_DOUBLE = ("laplace", "gaussian")  # methods that work in double precision
+_ARRAYS = 48  # images alive at the peak of a Laplace run, besides its factors; measured
 _FIXED_BYTES = 400_000_000  # Python with torch and scipy loaded
 
 
@@ -122,7 +122,7 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
     # A tile is at least as large as its halo, so that padding grows it to at most three halves per axis.
     growth = float(np.prod([min(1.5, good_size(n + 2 * r) / n) for n, r in zip(shape, reach)]))
     arrays = _ARRAYS + 4 * (settings.rank if settings.method in ("laplace", "gaussian", "langevin") else 0)
-    return Footprint(halo, growth * arrays * _BYTES_PER_VALUE, _FIXED_BYTES)
+    return Footprint(halo, growth * arrays * (8 if settings.method in _DOUBLE else 4), _FIXED_BYTES)
 
 
 def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None = None) -> Measurement:
@@ -133,8 +133,10 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
     kernel = characterisation.kernel(settings, facts)
     offset, scale = float(facts["background"]), float(facts["scale"])
     padded, crop = pad((counts - offset) / scale, facts["reach"])
-    y = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
-    operator = Convolution(torch.from_numpy(kernel).to(torch.float32), tuple(y.shape), boundary="circular")
+    # Covariances are found by conjugate gradients on badly conditioned systems, which stall in single precision.
+    dtype = torch.float64 if settings.method in _DOUBLE else torch.float32
+    y = torch.from_numpy(np.ascontiguousarray(padded)).to(dtype)
+    operator = Convolution(torch.from_numpy(kernel).to(dtype), tuple(y.shape), boundary="circular")
     noise = _noise(y, settings, float(facts["gain"]) / scale, float(facts["read_noise"]) / scale)
     return Measurement(volume, y, Problem(operator, noise), offset, scale, crop, tuple(facts["warnings"]), facts)
 
@@ -186,8 +188,8 @@ def write(volume: Volume, path: str | Path) -> Path:
 
 
 def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
-    """The noise law. Where photons are many its variance is read off the smoothed data once: the exact counting law differs
-    from that by less than the gain is known, and costs a hundred times more."""
+    """The noise law. Where photons are many its variance is read off the smoothed data once: the exact counting law
+    differs from that by less than the gain is known, and costs a hundred times more."""
     if gain <= 0:
         return Gaussian(read_noise)
     counting = settings.method in ("map", "richardson-lucy")
@@ -195,13 +197,14 @@ def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noi
         return PoissonGaussian(gain, read_noise)
     smooth = ndimage.uniform_filter(y.numpy(), [1] * (y.ndim - 2) + [_SMOOTH, _SMOOTH], mode="wrap")
     variance = gain * np.maximum(smooth, 0) + read_noise**2
-    return Gaussian(torch.from_numpy(np.sqrt(variance).astype(np.float32)))
+    return Gaussian(torch.from_numpy(np.sqrt(variance)))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, priors.GaussianField):
         variance = float(value.spectrum.mean())
-        return f"GaussianField(fitted spectrum, variance {variance:.4g}, mean {float(torch.as_tensor(value.mean).mean()):.4g})"
+        mean = float(torch.as_tensor(value.mean).mean())
+        return f"GaussianField(fitted spectrum, variance {variance:.4g}, mean {mean:.4g})"
     if isinstance(value, priors.TotalVariation):
         return f"TotalVariation(smoothing={value.smoothing:.4g}, spacing={value.spacing})"
     if isinstance(value, Tensor):

@@ -1,8 +1,8 @@
 """Mirrored padding, so that a circular convolution is right wherever there are data.
 
-A field of n pixels is continued by `reach` mirrored pixels on either side and then to a size that FFTs like. Between the
-two mirrored margins the periodic grid has a seam; there one margin is faded into the other, so that no edge is left that
-a deconvolution would ring at.
+A field of n pixels is continued by `reach` mirrored pixels on either side and then to a size that FFTs like. Between
+the two mirrored margins the periodic grid has a seam; there one margin is faded into the other, so that no edge is left
+that a deconvolution would ring at.
 """
 
 __all__ = ["good_size", "pad"]

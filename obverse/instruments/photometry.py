@@ -2,9 +2,9 @@
 
     y = b + h ∗ x + n,       E|Y_f|² = |H_f|² S(|f|) + N
 
-The background b is the level of the darkest places. The spectrum S of the object is read from the data's own: in each ring
-of frequency, (Σ|Y|² − N)/Σ|H|² where the blurred object stands out of the noise; beyond, where the microscope passes
-nothing, the power law of the outer rings is continued. That continuation is an assumption, and the part of the
+The background b is the level of the darkest places. The spectrum S of the object is read from the data's own: in each
+ring of frequency, (Σ|Y|² − N)/Σ|H|² where the blurred object stands out of the noise; beyond, where the microscope
+passes nothing, the power law of the outer rings is continued. That continuation is an assumption, and the part of the
 uncertainty that rests on it is the prior's.
 """
 
@@ -68,15 +68,15 @@ def noise(image: np.ndarray, dark: float, gain: float | str, read_noise: float |
             )
         elif found.gain_error > 0.3 * found.gain:
             warnings.append(
-                f"The gain is known to {100 * found.gain_error / found.gain:.0f} % only; give gain and read_noise from the "
-                "camera's data sheet for a reliable uncertainty."
+                f"The gain is known to {100 * found.gain_error / found.gain:.0f} % only; give gain and read_noise "
+                "from the camera's data sheet for a reliable uncertainty."
             )
     except (InputError, NumericsError) as error:
         source = "median residual of smooth pixels"
         values = [0.0, gaussian_sigma(planes if len(planes) > 1 else planes[0])]
         warnings.append(
-            f"The noise law could not be read from the picture ({error}); white Gaussian noise was assumed. Give gain and "
-            "read_noise if they are known."
+            f"The noise law could not be read from the picture ({error}); white Gaussian noise was assumed. Give gain "
+            "and read_noise if they are known."
         )
     if not isinstance(gain, str):
         values[0] = float(gain)

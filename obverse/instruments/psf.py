@@ -86,6 +86,8 @@ def gibson_lanni(
             f"a PSF expects a shape (H, W) or (D, H, W) and a positive voxel size per axis, got {tuple(shape)} and "
             f"{tuple(spacing)}; correct them"
         )
+    sample = refractive_index if sample_index is None else sample_index
+    _check_optics(numerical_aperture, wavelength, refractive_index, sample, depth)
     optics = {
         "numerical_aperture": numerical_aperture,
         "wavelength": wavelength,
@@ -139,15 +141,12 @@ def prepare(psf: Volume, spacing: Sequence[float | None], size: Sequence[int]) -
     own = [psf.spacing_in(axis, "nm") for axis in "ZYX"[-array.ndim :]]
     notes: list[str] = []
     if array.ndim == 3 and len(size) == 2:
-        array, own = array[int(np.argmax(array.max(axis=(1, 2))))], own[1:]
-        notes.append("The PSF is a stack and the data are one plane: its brightest plane was used.")
+        raise InputError("the PSF of a plane expects axes YX, got a stack; give the plane of the PSF that is in focus")
     if array.ndim != len(size):
         raise InputError(f"the PSF of a stack expects axes ZYX, got {psf.axes}; give a PSF measured or computed in 3-D")
     if array.min() < 0:
         notes.append("The PSF holds negative values; they were set to zero.")
-    border = np.concatenate([np.take(array, [0, -1], axis=a).ravel() for a in range(array.ndim) if array.shape[a] > 2])
-    level = float(np.median(border)) if border.size else 0.0
-    floor = _NOISE_FLOOR * 1.4826 * float(np.median(np.abs(border - level))) if border.size else 0.0
+    level, floor = _ground(array)
     array = array - level
     array = np.where(array > floor, array, 0.0)
     if not array.max() > 0:
@@ -169,6 +168,22 @@ def prepare(psf: Volume, spacing: Sequence[float | None], size: Sequence[int]) -
         notes.append(f"The PSF was resampled to the data's voxel size, by {', '.join(f'{f:.3g}' for f in zoom)}.")
     array = _recentred(array, centre, zoom)
     return _cropped(array, size), tuple(notes)
+
+
+def _ground(array: np.ndarray) -> tuple[float, float]:
+    """Level of the border far from the peak, and the height up to which the rest may be noise.
+
+    The noise is read from second differences, which a smooth computed PSF hardly has.
+    """
+    peak = np.unravel_index(int(np.argmax(array)), array.shape)
+    grid = np.meshgrid(*(np.arange(n) - p for n, p in zip(array.shape, peak)), indexing="ij")
+    far = np.sqrt(sum((g / max(n, 1)) ** 2 for g, n in zip(grid, array.shape)))
+    ground = far >= np.quantile(far, 0.9)
+    level = float(np.median(array[ground]))
+    if min(array.shape[-2:]) < 7:
+        return level, 0.0
+    rough = ndimage.convolve1d(ndimage.convolve1d(array, [1, -2, 1], axis=-1), [1, -2, 1], axis=-2)[ground] / 6
+    return level, _NOISE_FLOOR * 1.4826 * float(np.median(np.abs(rough)))
 
 
 def _check_optics(aperture: float, wavelength: float, immersion: float, sample: float, depth: float) -> None:
