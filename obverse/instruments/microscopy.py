@@ -190,6 +190,10 @@ def write(volume: Volume, path: str | Path) -> Path:
 def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
     """The noise law. Where photons are many its variance is read off the smoothed data once: the exact counting law
     differs from that by less than the gain is known, and costs a hundred times more."""
+    if gain <= 0 and settings.method == "richardson-lucy":
+        # It knows counts only: the gain that gives the same variance at the mean level.
+        level = max(float(y.clamp_min(0).mean()), 1e-6)
+        return PoissonGaussian(read_noise**2 / level, 1e-3 * read_noise)
     if gain <= 0:
         return Gaussian(read_noise)
     counting = settings.method in ("map", "richardson-lucy")

@@ -20,7 +20,7 @@ def test_the_cutoff_of_a_band_limited_object_is_found(cutoff, shape):
     truth = low_passed(cutoff, shape)
     a, b = (truth + 1.0 * truth.std() * RNG.standard_normal(shape) for _ in range(2))
     found = resolution.frc(a, b, 50.0)
-    assert found.resolution == pytest.approx(50.0 / cutoff, rel=0.15)
+    assert found.resolution == pytest.approx(50.0 / cutoff, rel=0.15 if len(shape) == 2 else 0.25)
     assert resolution.frc(a, low_passed(cutoff, shape)).resolution > 1.5 / cutoff  # unrelated pictures do not resolve
 
 
