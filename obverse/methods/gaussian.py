@@ -17,7 +17,7 @@ Problem Theory", SIAM 2005, chapter 3.
 __all__ = ["Gaussian"]
 
 import time
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
@@ -32,7 +32,7 @@ from .curvature import Curvature, marginal_facts
 from .quadratic import prior_mean, quadratic_hessian
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Gaussian:
     """Exact posterior for a quadratic prior (`GaussianField`, `Tikhonov`, their sums) and a linear operator.
 
@@ -56,6 +56,7 @@ class Gaussian:
     """
 
     prior: Prior
+    _: KW_ONLY
     rank: int = 16
     tolerance: float | None = None
     max_iterations: int = 2000

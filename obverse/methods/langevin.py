@@ -28,7 +28,7 @@ __all__ = ["ChainState", "Langevin"]
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
@@ -47,7 +47,7 @@ from .plan import plan
 from .target import Target, starting_image
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Langevin:
     """Markov chain Monte Carlo for an explicit prior.
 
@@ -82,6 +82,7 @@ class Langevin:
     """
 
     prior: Prior
+    _: KW_ONLY
     kernel: Literal["myula", "skrock"] = "skrock"
     samples: int = 1000
     burn_in: int | None = None

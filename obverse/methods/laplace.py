@@ -22,7 +22,7 @@ __all__ = ["Laplace"]
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ from .quadratic import prior_mean
 from .target import level_image
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Laplace:
     """Gaussian approximation at the most probable image.
 
@@ -67,6 +67,7 @@ class Laplace:
     prior: Prior
     weight: float = 1.0
     rank: int = 16
+    _: KW_ONLY
     tolerance: float | None = None
     max_iterations: int = 60
     inner_iterations: int = 200

@@ -20,7 +20,7 @@ __all__ = ["MAP"]
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
 import torch
@@ -42,7 +42,7 @@ from .split_form import parts
 _LOOSE = 10.0  # while the weight is searched for, the solver may stop at this multiple of the tolerance
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class MAP:
     """Maximum a posteriori estimation with any explicit prior or sum of priors.
 
@@ -67,6 +67,7 @@ class MAP:
 
     prior: Prior
     weight: float | Literal["auto"] = "auto"
+    _: KW_ONLY
     positivity: bool | None = None
     selection: Literal["auto", "sure", "discrepancy", "whiteness"] = "auto"
     tolerance: float = 1e-3

@@ -22,7 +22,7 @@ __all__ = ["RichardsonLucy"]
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ _TV_SMOOTHING = 1e-3  # of the mean intensity: rounds |∇x| where the image is 
 _LOWEST_DENOMINATOR = 0.1  # of Aᴴ1: keeps the step positive and bounded where λ·curvature would cancel it
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class RichardsonLucy:
     """Multiplicative deconvolution of counts, stopped early.
 
@@ -69,6 +69,7 @@ class RichardsonLucy:
     """
 
     iterations: int = 20
+    _: KW_ONLY
     total_variation: float = 0.0
     background: float | Tensor = 0.0
     start: str | Tensor = "mean"

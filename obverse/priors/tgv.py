@@ -128,7 +128,7 @@ class TotalGeneralizedVariation(Prior):
         u = u_bar = x
         v = v_bar = torch.zeros_like(gradient(x, spacing)) if free else gradient(x, spacing)
         p, q = torch.zeros_like(v), torch.zeros_like(_symmetric(v, spacing))
-        # images move on the scale of their differences, duals on that of the bounds; 0.05 is the best of seven tried
+        # images move on the scale of their differences, duals on that of the bounds; 0.05 served best of the ratios tried
         ratio = 0.05 * float(gradient(x, spacing).abs().mean().clamp_min(1e-12)) / jumps
         ratio = min(max(ratio, 1e-4), 1e2)
         tau, sigma = step * ratio, step / ratio

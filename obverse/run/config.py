@@ -101,5 +101,5 @@ def as_yaml(settings: BaseModel) -> str:
         if field.description:
             lines.append(f"# {field.description}")
         value = settings.model_dump(mode="json")[name]
-        lines.append(yaml.safe_dump({name: value}, sort_keys=False, default_flow_style=None).strip())
+        lines.append(yaml.safe_dump({name: value}, sort_keys=False).strip())
     return "\n".join(lines) + "\n"
