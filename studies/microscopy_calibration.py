@@ -24,7 +24,7 @@ PIXEL, APERTURE, WAVELENGTH = 62.6, 1.3, 525.0
 GAIN, READ_NOISE, OFFSET = 0.0298, 0.48, 17.0
 FIELDS = ((120, 120), (300, 330), (60, 280))
 SIZE, REACH = 80, 40
-WEIGHTS = (0.5, 1.0, 2.0)  # of the maximum-likelihood weight
+WEIGHTS = (0.25, 0.5, 1.0, 2.0)  # of the weight that the instrument chooses
 
 
 def simulate(sim: np.ndarray, corner: tuple[int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,8 +25,10 @@ _PLANE_REACH = 4.0  # λ/NA: 97 % of the light of an Airy pattern lies within
 _AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
 _BRIGHT = 0.999  # quantile of the picture that is scaled to one
 _NEGATIVE = 6.0  # standard deviations of read noise: data further below the given background contradict it
-WEIGHT = 1.0  # of the maximum-likelihood weight of total variation; see studies/microscopy_calibration
-SMOOTHING = 0.1  # of the mean gradient
+WEIGHT = (
+    2.0  # of the maximum-likelihood weight of total variation; gives the coverage in studies/microscopy_calibration
+)
+SMOOTHING = 0.5  # of the mean gradient; less makes flat places look certain, see the same study
 
 
 def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _optics(volume: Volume, settings: "Settings", voxel: list[float | None], war
     excitation = settings.excitation_nm or channels[0].get("excitation_nm")
     if settings.modality == "confocal" and not excitation:
         missing.append("excitation_nm")
-    if missing:
+    if missing or not aperture or not wavelength:
         raise InputError(
             f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known; pass "
             f"--psf FILE or --set {missing[0]}=…"
@@ -133,7 +135,7 @@ def _optics(volume: Volume, settings: "Settings", voxel: list[float | None], war
         "source": "Gibson–Lanni, scalar",
         "modality": settings.modality,
         "numerical_aperture": float(aperture),
-        "wavelength": float(wavelength),  # type: ignore[arg-type]
+        "wavelength": float(wavelength),
         "excitation": excitation,
         "refractive_index": float(index),
         "sample_index": settings.sample_index,

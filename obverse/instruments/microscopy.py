@@ -145,7 +145,7 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     """The method that the settings ask for, with its prior fitted to the data: `method(measurement)(y, problem)`."""
     facts, shape = measurement.facts, tuple(measurement.y.shape)
     weight = facts["prior"]["weight"] if settings.weight == "auto" else float(settings.weight)
-    limit = {} if settings.iterations is None else {"max_iterations": settings.iterations}
+    limit: dict[str, Any] = {} if settings.iterations is None else {"max_iterations": settings.iterations}
     variation = priors.TotalVariation(
         smoothing=facts["prior"]["smoothing"] if settings.smoothing == "auto" else float(settings.smoothing),
         dimensions=len(shape) - 1,
@@ -160,8 +160,8 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
         extra = {"rank": settings.rank, "probes": settings.probes, "seed": seed}
         return methods.Laplace(prior=variation, weight=weight, **extra, **limit)
     if settings.method == "langevin":
-        extra = {"samples": settings.samples, "rank": settings.rank, "seed": seed}
-        return methods.Langevin(prior=variation, weight=weight, **extra)
+        rank = settings.rank
+        return methods.Langevin(prior=variation, weight=weight, samples=settings.samples, rank=rank, seed=seed)
     if settings.method == "map":
         exact = dataclasses.replace(variation, smoothing=0.0)
         return methods.MAP(prior=exact, weight=weight, positivity=True, seed=seed, **limit)
@@ -199,7 +199,7 @@ def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noi
     counting = settings.method in ("map", "richardson-lucy")
     if counting or float(y.clamp_min(0).mean()) / gain < _MANY_PHOTONS:
         return PoissonGaussian(gain, read_noise)
-    smooth = ndimage.uniform_filter(y.numpy(), [1] * (y.ndim - 2) + [_SMOOTH, _SMOOTH], mode="wrap")
+    smooth = ndimage.uniform_filter(y.numpy(), (1,) * (y.ndim - 2) + (_SMOOTH, _SMOOTH), mode="wrap")  # type: ignore[arg-type]
     variance = gain * np.maximum(smooth, 0) + read_noise**2
     return Gaussian(torch.from_numpy(np.sqrt(variance)))
 

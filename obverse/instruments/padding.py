@@ -17,7 +17,7 @@ from ..errors import InputError
 
 def good_size(n: int) -> int:
     """The smallest size of at least `n` whose FFT is fast."""
-    return int(fft.next_fast_len(n, real=True))
+    return int(fft.next_fast_len(n, real=True) or n)
 
 
 def pad(array: np.ndarray, reach: Sequence[int]) -> tuple[np.ndarray, tuple[slice, ...]]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
+from scipy.signal.windows import tukey
 
 from ..errors import InputError, NumericsError
 from ..noise import estimate, gaussian_sigma
@@ -41,7 +42,7 @@ def background(image: np.ndarray) -> float:
     Args:
         image: `(C, H, W)` or `(C, D, H, W)`.
     """
-    smooth = ndimage.uniform_filter(image.astype(float), [1] * (image.ndim - 2) + [5, 5], mode="reflect")
+    smooth = ndimage.uniform_filter(image.astype(float), (1,) * (image.ndim - 2) + (5, 5), mode="reflect")  # type: ignore[arg-type]
     return float(np.quantile(smooth, _DARK))
 
 
@@ -110,7 +111,7 @@ def object_spectrum(
     window = np.ones(())
     for axis in axes:
         n = image.shape[axis]
-        taper = signal.windows.tukey(n, 0.5) if n >= 16 else np.ones(n)
+        taper = tukey(n, 0.5) if n >= 16 else np.ones(n)
         window = window * taper.reshape([n if a == axis else 1 for a in range(1, image.ndim)])
     mean = np.mean(image, axis=axes, keepdims=True)
     power = np.abs(np.fft.fftn((image - mean) * window, axes=axes, norm="ortho")) ** 2 / np.mean(window**2)

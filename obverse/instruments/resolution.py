@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import signal
+from scipy.signal.windows import tukey
 
 from ..errors import InputError
 
@@ -85,7 +85,7 @@ def frc(
     window = np.ones(())
     for axis, n in enumerate(a.shape):
         shape = [n if k == axis else 1 for k in range(a.ndim)]
-        window = window * (signal.windows.tukey(n, 2 * _TAPER).reshape(shape) if n > 8 else 1.0)
+        window = window * (tukey(n, 2 * _TAPER).reshape(shape) if n > 8 else 1.0)
     fa, fb = (np.fft.fftn((v - np.average(v, weights=np.broadcast_to(window, v.shape))) * window) for v in (a, b))
     grid = np.meshgrid(*(np.fft.fftfreq(n, s) for n, s in zip(a.shape, size)), indexing="ij")
     radius = np.sqrt(sum(g**2 for g in grid))
