@@ -78,7 +78,7 @@ def evaluate(pairs: list, factor: float = 1.0, **options) -> dict:
 
 
 def main() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     folder = Path(os.environ.get("OBVERSE_DATA", ""))
     path = folder / "microscopy/biosr/microtubules_gt.tif"
     if not path.is_file():
