@@ -43,6 +43,7 @@ class Gaussian:
         max_iterations: of conjugate gradients.
         reweightings: with counting noise, how often the noise variance is evaluated anew at the predicted mean.
         probes: products with Σ spent on marginal variances above 4096 pixels, where no closed form is known.
+        covariance_tolerance: relative residual of products with Σ; by default that of the mean.
         seed: of those probes.
 
     Example:
@@ -62,6 +63,7 @@ class Gaussian:
     max_iterations: int = 2000
     reweightings: int = 10
     probes: int = 128
+    covariance_tolerance: float | None = None
     seed: int = 0
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
@@ -83,7 +85,7 @@ class Gaussian:
         run = _Run(self, y, problem, operator, prior, start, callback or silent)
         mean, status = run.exact(start) if problem.noise.gaussian else run.reweighted(start)
         curvature = run.curvature
-        covariance = curvature.covariance(self.tolerance, self.max_iterations, self.probes)
+        covariance = curvature.covariance(self.covariance_tolerance or self.tolerance, self.max_iterations, self.probes)
         diagnostics = {
             "likelihood": "gaussian" if problem.noise.gaussian else "gaussian, with the variance at the predicted mean",
             "closed_form": curvature.spectrum is not None,

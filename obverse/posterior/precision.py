@@ -3,13 +3,14 @@
     Σ v = Q⁻¹ v by preconditioned conjugate gradients,     x = Q⁻¹ ε with ε ~ N(0, Q) is a draw from N(0, Σ)
 
 The draw is perturb-and-optimise: if Q = AᴴWA + P, then ε = Aᴴ W^½ z₁ + P^½ z₂. Marginal variances are exact up to
-4096 pixels (a dense Cholesky factor, which costs n products), and estimated by coloured probing above, with a standard
-error.
+4096 pixels (a dense Cholesky factor, which costs n products), and estimated above, with a standard error: by coloured
+probing, or by draws where correlations reach too far for probing to be the more precise.
 
 References: Papandreou, Yuille, "Gaussian sampling by local perturbations", NeurIPS 2010. Orieux, Féron, Giovannelli,
 "Sampling high-dimensional Gaussian distributions for general linear inverse problems", IEEE SPL 2012.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError, NumericsError
 from ..solvers.linear import cg
 from .covariance import DENSE_LIMIT, Covariance, solved, streams
-from .probing import Probed, probe_diagonal
+from .probing import Probed, drawn_diagonal, probe_diagonal
 
 __all__ = ["PrecisionCovariance"]
 
@@ -105,8 +106,8 @@ class PrecisionCovariance(Covariance):
         """How the diagonal was found, for a posterior's diagnostics.
 
         Returns:
-            `kind` ("given", "exact" or "probing") and, for probing, the `products` with Σ it took, the relative
-            `standard_error` (root mean square over pixels) and the number of pixels `clipped` at the floor.
+            `kind` ("given", "exact", "probing" or "draws") and, where it is estimated, the `products` with Σ it took,
+            the relative `standard_error` (root mean square over pixels) and the number of pixels `clipped` at the floor.
         """
         if self._given is not None:
             return {"kind": "given"}
@@ -114,7 +115,7 @@ class PrecisionCovariance(Covariance):
             return {"kind": "exact", "standard_error": 0.0}
         found = self._probe()
         relative = float((found.standard_error / found.diagonal).square().mean().sqrt())
-        return {"kind": "probing", "products": found.products, "standard_error": relative, "clipped": found.clipped}
+        return {"kind": found.kind, "products": found.products, "standard_error": relative, "clipped": found.clipped}
 
     def standard_error(self) -> Tensor:
         """Standard error of each entry of `diagonal()`; zero where it is exact."""
@@ -156,5 +157,10 @@ class PrecisionCovariance(Covariance):
     def _probe(self) -> Probed:
         if self._probed is None:
             generator = torch.Generator().manual_seed(self.seed)
-            self._probed = probe_diagonal(self._matvec, self, self.probes, generator, self._control)
+            found = probe_diagonal(self._matvec, self, self.probes, generator, self._control)
+            relative = (found.standard_error / found.diagonal).square().mean().sqrt()
+            # Draws know every variance to the same relative error, whatever the correlations that disturb probes.
+            if self.perturbation is not None and float(relative) > math.sqrt(2 / self.probes):
+                found = drawn_diagonal(self.sample, self.probes, generator, found.products)
+            self._probed = found
         return self._probed

@@ -5,24 +5,29 @@
 Pixels of one colour lie a stride apart, so that only correlations at that distance and beyond disturb; random signs
 make the disturbance zero on average, and repeating them gives the standard error. If a similar matrix C with known
 diagonal is at hand, Σ − βC is probed instead, with β from the repeats: where Σ resembles C, nearly nothing disturbs.
+The mean square of draws is the alternative whose relative error, √(2/n), does not depend on correlations.
 
 References: Tang, Saad, "A probing method for computing the diagonal of a matrix inverse", Numer. Linear Algebra Appl.
 2012. Bekas, Kokiopoulou, Saad, "An estimator for the diagonal of a matrix", Appl. Numer. Math. 2007.
 """
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .covariance import Covariance
 
-__all__ = ["Probed", "probe_diagonal"]
+__all__ = ["Probed", "drawn_diagonal", "probe_diagonal"]
 
 # Repeats of every colour: enough for a standard error, few enough to leave the budget to the stride.
 _REPEATS = 4
+# Draws held in memory together.
+_DRAWS_AT_ONCE = 8
 # A variance is kept above this fraction of the mean variance.
 _FLOOR = 1e-6
 # Numbers in one batch of probes.
@@ -38,12 +43,14 @@ class Probed:
         standard_error: of each entry, from the spread over repeats smoothed over the image's colours, `image_shape`.
         products: products with the matrix that it took.
         clipped: number of entries raised to the floor.
+        kind: "probing" or "draws".
     """
 
     diagonal: Tensor
     standard_error: Tensor
     products: int
     clipped: int
+    kind: str = "probing"
 
 
 def probe_diagonal(
@@ -96,6 +103,30 @@ def _coloured(signs: Tensor, colour: tuple[int, ...], stride: int) -> Tensor:
     probe = torch.zeros_like(signs)
     probe[where] = signs[where]
     return probe
+
+
+def drawn_diagonal(
+    sample: Callable[[int, torch.Generator], Tensor | None], n: int, generator: torch.Generator, spent: int = 0
+) -> Probed:
+    """The mean square of `n` zero-mean draws: relative standard error √(2/n) at every pixel, never negative.
+
+    Args:
+        sample: `(n, generator) → (n, *image_shape)`.
+        n: number of draws; they are taken a few at a time.
+        generator: of the draws.
+        spent: products already spent, to be counted.
+    """
+    total: Tensor | None = None
+    for start in range(0, n, _DRAWS_AT_ONCE):
+        draws = sample(min(_DRAWS_AT_ONCE, n - start), generator)
+        if draws is None:
+            raise InputError("marginal variances by draws expect a covariance that can be sampled; give a perturbation")
+        square = draws.square().sum(0)
+        total = square if total is None else total + square
+    if total is None:
+        raise InputError(f"marginal variances by draws expect at least one draw, got {n}")
+    diagonal = total / n
+    return Probed(diagonal, diagonal * math.sqrt(2 / n), spent + n, 0, "draws")
 
 
 def _controlled(values: Tensor, controls: Tensor, truth: Tensor) -> Tensor:

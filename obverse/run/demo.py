@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+
 __all__ = ["Example", "example"]
 
 _FOLDER = Path(__file__).parents[1] / "instruments" / "examples"
@@ -25,3 +27,28 @@ class Example:
     instrument: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     reference: Path | None = None
+
+
+_EXAMPLES = {
+    "microtubules": Example(
+        data=_FOLDER / "microtubules.ome.tif",
+        instrument="microscopy",
+        reference=_FOLDER / "microtubules_sim.ome.tif",
+    ),
+    "grid": Example(
+        data=_FOLDER / "grid.ome.tif", instrument="microscopy", settings={"psf": _FOLDER / "grid_psf.ome.tif"}
+    ),
+}
+
+
+def example(name: str) -> Example:
+    """The bundled example called `name`.
+
+    Raises:
+        InputError: there is none of that name; the message lists those there are.
+    """
+    if name not in _EXAMPLES:
+        raise InputError(
+            f"expected an example out of {', '.join(_EXAMPLES)}, got {name!r}; run `obverse demo microtubules`"
+        )
+    return _EXAMPLES[name]

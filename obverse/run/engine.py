@@ -122,7 +122,8 @@ def _tile(run: _Run, tile: Tile, count: int, progress: Progress) -> dict[str, An
     posterior = None
     if isinstance(result, Posterior):
         posterior = result.crop(measurement.crop).affine(measurement.scale, measurement.offset).crop(inner)
-        posterior.save(run.store.work / f"{tile.index:04d}.posterior.safetensors", overwrite=True)
+        path = run.store.work / f"{tile.index:04d}.posterior.safetensors"
+        posterior.save(path, rank=getattr(request.settings, "rank", None), overwrite=True)
     ideal = measurement.problem.operator(result.image)
     spread = measurement.problem.noise.variance(ideal).sqrt().expand_as(ideal)
 
