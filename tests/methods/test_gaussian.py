@@ -151,7 +151,7 @@ def test_it_refuses_what_it_cannot_do():
     with pytest.raises(InputError, match="is for images"):
         methods.Gaussian(prior=priors.GaussianField.power_law((1, 8, 8), 2.0))(y, problem)
     with pytest.raises(TypeError):
-        methods.Gaussian(field())  # type: ignore[misc]
+        methods.Gaussian(field(), 20)  # type: ignore[misc]
 
 
 def test_inputs_are_not_modified_and_the_method_is_a_value():
