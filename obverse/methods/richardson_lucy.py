@@ -8,7 +8,8 @@ keeps x non-negative, whatever the gain, and with λ = 0 never lowers the likeli
 enters through the shifted Poisson approximation: y and A x + b both grow by σ²/gain, and a shifted datum below zero
 counts as zero. The number of iterations is itself a regulariser: run for ever, the method fits the noise.
 
-Where A is a circular convolution its transfer function is cached and the step runs in place, four real FFTs long.
+Where A is a convolution its transfer function is cached, Aᴴ1 is computed once and the step runs in place: it is four
+real FFTs long.
 
 References: Richardson, "Bayesian-based iterative method of image restoration", JOSA 1972. Lucy, "An iterative
 technique for the rectification of observed distributions", Astronomical J. 1974. Dey et al., "Richardson–Lucy algorithm
@@ -29,8 +30,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..noise import Poisson, PoissonGaussian
-from ..operators.base import LinearOperator
+from ..operators.base import LinearOperator, constant_like
+from ..operators.convolution import Convolution
 from ..operators.differences import Gradient
+from ..operators.spectral import fourier_filter, laid_out
 from ..posterior.estimate import Estimate
 from ..problem import Problem
 from ..solvers.result import Status
@@ -117,6 +120,7 @@ class RichardsonLucy:
         axes = tuple(range(-len(operator.image_shape), 0))
         data_axes = tuple(range(-len(operator.data_shape), 0))
         background = self.background.to(y) if isinstance(self.background, Tensor) else self.background
+        added = background + shift if shift or isinstance(background, Tensor) or background else None
         data = (y + shift).clamp_min_(0)
         floor = (torch.finfo(y.dtype).eps * data.amax(data_axes, keepdim=True)).clamp_min(torch.finfo(y.dtype).tiny)
         forward, adjoint = _callables(operator, y)
@@ -124,10 +128,12 @@ class RichardsonLucy:
         x = self._first(data, adjoint, sensitivity, data_axes)
         curvature = _Curvature(x, operator.image_shape, self.spacing) if self.total_variation else None
         previous, steps, clamped, history = x, [], 0.0, []
+        size = torch.linalg.vector_norm(x, dim=axes)
         for iteration in range(1, self.iterations + 1):
             point = _extrapolated(x, previous, steps, axes) if self.accelerate else x
             factor = forward(point)
-            factor.add_(background + shift)
+            if added is not None:
+                factor.add_(added)
             factor = torch.maximum(factor, floor, out=factor)
             factor = adjoint(torch.div(data, factor, out=factor)).clamp_min_(0)
             if blind is not None:  # a pixel that no datum sees keeps its value
@@ -142,7 +148,10 @@ class RichardsonLucy:
             following = factor.mul_(point)
             if self.accelerate:
                 steps = [*steps[-1:], following - point]
-            history.append(_relative_change(following, x, axes))
+            # the old image is needed no more, unless the next step extrapolates from it
+            moved = torch.linalg.vector_norm(following - x if self.accelerate else x.sub_(following), dim=axes)
+            history.append(float((moved / size.clamp_min(torch.finfo(y.dtype).tiny)).max()))
+            size = torch.linalg.vector_norm(following, dim=axes)
             previous, x = x, following
             if callback is not None:
                 callback(iteration, self.iterations, history[-1])
@@ -221,7 +230,12 @@ def _checked_shift(y: Tensor, problem: Problem) -> float:
 
 def _sensitivity(operator: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor | None]:
     """Aᴴ1, set to 1 where no datum sees the pixel, and the indicator of those pixels if there are any."""
-    value = operator.adjoint(torch.ones(operator.data_shape, dtype=y.dtype, device=y.device))
+    spectrum = operator.spectrum()
+    if spectrum is None:
+        value = operator.adjoint(torch.ones(operator.data_shape, dtype=y.dtype, device=y.device))
+    else:  # a circular convolution: the same everywhere, the sum of the PSF
+        gain = constant_like(spectrum, y).real[(..., *(slice(1),) * (spectrum.ndim - 1))]
+        value = gain.expand(operator.image_shape)
     lowest = 1e-5 * float(value.max())
     if not lowest > 0 or float(value.min()) < -lowest:
         raise InputError(
@@ -233,19 +247,14 @@ def _sensitivity(operator: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor | 
 
 
 def _callables(operator: LinearOperator, y: Tensor) -> tuple[_Map, _Map]:
-    """A and Aᴴ whose results may be overwritten, by cached transfer function where there is one."""
-    spectrum = operator.spectrum()
+    """A and Aᴴ whose results may be overwritten; a product or sum of circular convolutions as a single one."""
+    spectrum = None if isinstance(operator, Convolution) else operator.spectrum()
     if spectrum is None:
         return lambda x: _own(operator._apply(x), x), lambda r: _own(operator._adjoint(r), r)
     grid = operator.image_shape[1:]
-    axes = tuple(range(-len(grid), 0))
-    otf = spectrum.to(device=y.device, dtype=torch.complex64 if y.dtype == torch.float32 else torch.complex128)
+    otf = laid_out(constant_like(spectrum, y), len(grid))
     conjugate = otf.conj().resolve_conj()
-
-    def filtered(image: Tensor, response: Tensor) -> Tensor:
-        return torch.fft.irfftn(torch.fft.rfftn(image, dim=axes).mul_(response), s=grid, dim=axes)
-
-    return lambda x: filtered(x, otf), lambda r: filtered(r, conjugate)
+    return lambda x: fourier_filter(x, otf, grid, grid), lambda r: fourier_filter(r, conjugate, grid, grid)
 
 
 def _own(result: Tensor, argument: Tensor) -> Tensor:
@@ -261,8 +270,3 @@ def _extrapolated(x: Tensor, previous: Tensor, steps: list[Tensor], axes: tuple[
     energy = older.square().sum(axes, keepdim=True)
     alpha = (older * newer).sum(axes, keepdim=True) / energy.clamp_min(torch.finfo(x.dtype).tiny)
     return (x + alpha.clamp(0, 0.999) * (x - previous)).clamp_min(0)
-
-
-def _relative_change(new: Tensor, old: Tensor, axes: tuple[int, ...]) -> float:
-    moved = torch.linalg.vector_norm(new - old, dim=axes)
-    return float((moved / torch.linalg.vector_norm(old, dim=axes).clamp_min(torch.finfo(old.dtype).tiny)).max())

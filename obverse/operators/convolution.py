@@ -15,7 +15,6 @@ the continued pixels back to where they came from.
 from collections.abc import Sequence
 from math import prod
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from ..errors import InputError
 from .base import LinearOperator, constant_like
 from .boundary import extend, fold, good_size, is_smooth, require_boundary
 from .filters import as_kernel, by_parts, correlate_axis, correlate_axis_adjoint, separate
+from .spectral import fourier_filter, laid_out, transfer_function
 
 __all__ = ["Convolution"]
 
@@ -43,6 +43,7 @@ class Convolution(LinearOperator):
         InputError: the kernel is not finite or does not fit the image.
 
     Example:
+        >>> import torch
         >>> kernel = torch.tensor([[0.0, 1.0, 2.0]])
         >>> A = Convolution(kernel, (1, 1, 4), boundary="zero")
         >>> A(torch.tensor([[[0.0, 1.0, 0.0, 0.0]]])).round().long()
@@ -63,7 +64,7 @@ class Convolution(LinearOperator):
         centre = tuple(k // 2 for k in size)
         #: the kernel's pixels that reach beyond the near and the far edge of the image
         around = tuple((k - 1 - c, c) for k, c in zip(size, centre))
-        self._otf = None
+        self._otf = self._otf_adjoint = None
         self._grid = ()
         if self.engine != "fft":
             self._margins = () if boundary == "valid" else around
@@ -77,9 +78,10 @@ class Convolution(LinearOperator):
             extended = (n + k - 1 for n, k in zip(data, size))
             self._grid, origin = tuple(map(good_size, extended)), tuple(k - 1 for k in size)
         if self.engine == "fft":
-            self._otf = transfer_function(kernel, self._grid, origin)
-        self._spectrum = self._otf if self._grid == image and boundary == "circular" else None
-        if boundary == "circular" and self._spectrum is None:
+            self._otf = laid_out(transfer_function(kernel, self._grid, origin), len(image))
+            self._otf_adjoint = self._otf.conj().resolve_conj()  # stored, or every adjoint would make this copy
+        self._spectrum = None
+        if boundary == "circular" and self._grid != image:
             self._spectrum = transfer_function(kernel, image, centre)
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ class Convolution(LinearOperator):
             return by_parts(self._apply, x)
         extended = extend(x, self._margins, self._extension) if self._margins else x
         if self._otf is not None:
-            return _filter(extended, constant_like(self._otf, x), self._grid, self.data_shape[1:])
+            return fourier_filter(extended, constant_like(self._otf, x), self._grid, self.data_shape[1:])
         if self.engine == "separable" and self.factors is not None:
             for i, factor in enumerate(self.factors):
                 extended = correlate_axis(extended, constant_like(factor, x).flip(0)[None], i - len(self.factors))
@@ -101,8 +103,8 @@ class Convolution(LinearOperator):
             return by_parts(self._adjoint, y)
         margins = self._margins or ((0, 0),) * (len(self.image_shape) - 1)
         sizes = tuple(n + before + after for n, (before, after) in zip(self.image_shape[1:], margins))
-        if self._otf is not None:
-            extended = _filter(y, constant_like(self._otf, y).conj(), self._grid, sizes)
+        if self._otf_adjoint is not None:
+            extended = fourier_filter(y, constant_like(self._otf_adjoint, y), self._grid, sizes)
         elif self.engine == "separable" and self.factors is not None:
             extended = y
             for i, factor in enumerate(self.factors):
@@ -115,6 +117,8 @@ class Convolution(LinearOperator):
         return fold(extended, self._margins, self._extension) if self._margins else extended
 
     def spectrum(self) -> Tensor | None:
+        if self._spectrum is None and self.boundary == "circular" and self._otf is not None:
+            return self._otf.contiguous()
         return self._spectrum
 
     @property
@@ -139,28 +143,6 @@ class Convolution(LinearOperator):
         if self.factors is None:
             del costs["separable"]
         return min(costs, key=lambda name: costs[name])
-
-
-def transfer_function(kernel: Tensor, grid: Sequence[int], origin: Sequence[int]) -> Tensor:
-    """`rfftn` of the kernel (C, *size) wrapped onto `grid` with its pixel `origin` at zero, computed in float64."""
-    axes = tuple(range(-len(grid), 0))
-    placed = kernel.double()
-    for dim, (n, centre) in zip(axes, zip(grid, origin)):
-        length = placed.shape[dim]
-        index = (torch.arange(length, device=kernel.device) - centre) % n
-        shape = (*placed.shape[:dim], n, *placed.shape[placed.ndim + dim + 1 :])
-        placed = torch.zeros(shape, dtype=placed.dtype, device=kernel.device).index_add(dim, index, placed)
-    target = torch.complex64 if kernel.dtype == torch.float32 else torch.complex128
-    return torch.fft.rfftn(placed, dim=axes).to(target)
-
-
-def _filter(x: Tensor, otf: Tensor, grid: Sequence[int], size: Sequence[int]) -> Tensor:
-    """Multiply by `otf` on the zero-padded `grid`, and keep the first `size` pixels."""
-    axes = tuple(range(-len(grid), 0))
-    result = torch.fft.irfftn(torch.fft.rfftn(x, s=tuple(grid), dim=axes) * otf, s=tuple(grid), dim=axes)
-    if tuple(grid) == tuple(size):
-        return result
-    return result[(..., *(slice(n) for n in size))]
 
 
 def _require_fit(size: Sequence[int], image: Sequence[int], boundary: str):

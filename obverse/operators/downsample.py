@@ -25,9 +25,9 @@ from torch import Tensor
 from ..errors import InputError
 from .base import LinearOperator, constant_like
 from .boundary import extend, fold, require_boundary
-from .convolution import transfer_function
 from .filters import as_kernel, by_parts, correlate_axis, correlate_axis_adjoint, separate
 from .inverse import divide_spectrum
+from .spectral import transfer_function
 
 __all__ = ["Downsample"]
 
