@@ -18,8 +18,10 @@ from ..errors import NumericsError
 from ..io.safe import atomic_write
 from .contents import Contents, read
 from .figures import Figures, compare, derive
-from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
-from .page import RECTANGLES, SLIDERS, Page, render
+from .packing import Plan, block_mean, block_sizes, make_plan, quantise
+from .page import render
+from .parts import Page
+from .uncertainty import DRAWS, pack, region_error
 from .words import alarms
 
 MAX_BYTES = 10_000_000
@@ -27,6 +29,9 @@ MAX_BYTES = 10_000_000
 _LENGTHS = {"um": "µm", "µm": "µm", "nm": "nm", "mm": "mm", "angstrom": "Å"}
 _LEAST_SHARE = 0.5
 """Share of the variance below which correlations from the components alone are not to be trusted."""
+
+CLIP = 0.005
+"""Share of the values at each end that the colours leave out: enough for one bright spot not to hide the rest."""
 
 
 def write(folder: str | os.PathLike[str]) -> Path:
@@ -78,6 +83,7 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
     }
     value_bytes = sum(bits // 8 for array, bits, _ in shown.values() if array is not None)
     count = 0 if contents.variances is None else len(contents.variances)
+    value_bytes += 0 if contents.posterior is None else DRAWS
     plan = make_plan(contents.mean.shape, count, value_bytes, budget)
     arrays = {}
     for name, (array, bits, limits) in shown.items():
@@ -89,20 +95,21 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
     warnings = [*contents.warnings, *alarms(figures.values, figures.whiteness)]
     error = None
     share = float(contents.shares()[: plan.components].sum())
-    if contents.covariance is not None and share < _LEAST_SHARE:
-        warnings.append(
-            f"The {plan.components} components here hold {100 * share:.2g} % of the posterior's variance; the "
-            "rest is treated as independent from pixel to pixel, although errors of neighbouring pixels usually hang "
-            "together. Each pixel's own standard deviation is right, but the correlations and the intervals of regions "
-            "shown here leave that out and may be far too wide or too narrow."
-        )
-    if contents.covariance is not None:
-        payload, arrays = _pack_covariance(contents, plan, payload, arrays)
-        error = _region_error(contents, payload, arrays)
+    if contents.posterior is not None:
+        if contents.kernel is None and share < _LEAST_SHARE:
+            warnings.append(
+                f"The {plan.components} components here hold {100 * share:.2g} % of the posterior's variance; the "
+                "rest is treated as independent from pixel to pixel, although errors of neighbouring pixels usually "
+                "hang together. Each pixel's own standard deviation is right, but the draws, the correlations and the "
+                "intervals of regions shown here leave that out and may be far too wide or too narrow."
+            )
+        payload, arrays = pack(contents, plan, payload, arrays)
+        error = region_error(contents, payload, arrays)
         if error > 0.1:
             warnings.append(
-                f"Region intervals drawn in this page may be off by {100 * error:.0f} % of their width, since only "
-                f"{plan.components} components fit into it; use Posterior.load(...).interval(region) for exact ones."
+                f"Region intervals drawn in this page may be off by {100 * error:.0f} % of their width, since it "
+                f"holds a coarser form of the posterior ({plan.components} components"
+                f"{', block means' if plan.reduced else ''}); use Posterior.load(...).interval(region) for exact ones."
             )
     payload["arrays"] = arrays
     if figures.whiteness is not None:
@@ -141,71 +148,16 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
             "unit": unit,
         },
         "intensity": str(run.get("intensity_unit") or "units")[:40],
+        "clip": CLIP,
         "variances": [],
         "directions": [],
         "peaks": [],
+        "draws": [],
     }
 
 
 def _is_length(step: Any) -> bool:
     return isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < float("inf")
-
-
-def _pack_covariance(contents: Contents, plan: Plan, payload: dict, arrays: dict) -> tuple[dict, dict]:
-    """Quantise B U, and the standard deviations of B x that the shown pixels have."""
-    assert contents.directions is not None and contents.variances is not None and contents.diagonal is not None
-    kept = plan.components
-    sizes = block_sizes(contents.mean.shape[1:], plan.factors)
-    block_variance = block_mean(contents.diagonal, plan.factors) / sizes
-    packed, peaks = [], []
-    for k, direction in enumerate(contents.directions):
-        shrunk = block_mean(direction, plan.factors)
-        block_variance = block_variance + float(contents.variances[k]) * np.square(shrunk, dtype=np.float64)
-        if k < kept:
-            limit = float(np.abs(shrunk).max())
-            packed.append(quantise(shrunk, plan.bits, (-limit, limit)))
-            peaks.append(max(float(np.sqrt(contents.variances[k])) * limit, 1e-30))
-    payload = {
-        **payload,
-        "variances": [float(v) for v in contents.variances[:kept]],
-        "directions": packed,
-        "peaks": peaks[:SLIDERS],
-    }
-    if plan.reduced:
-        arrays = {**arrays, "block_std": quantise(np.sqrt(block_variance), 16)}
-    return payload, arrays
-
-
-def _region_error(contents: Contents, payload: dict, arrays: dict) -> float:
-    """Largest relative error, over random rectangles, of the standard deviation that the browser gives to a region."""
-    import torch
-
-    shape = contents.mean.shape
-    std = dequantise(arrays.get("block_std", arrays["std"])).reshape(payload["shape"])
-    directions = np.stack([dequantise(p) for p in payload["directions"]]) if payload["directions"] else np.zeros((0, 1))
-    directions = directions.reshape(-1, *payload["shape"])
-    variances = np.asarray(payload["variances"])
-    diagonal = np.clip(std**2 - np.einsum("k,k...->...", variances, directions**2), 0, None)
-    random, worst = np.random.default_rng(0), 0.0
-    y_counts, x_counts = (np.asarray(payload["counts"][axis], np.float64) for axis in "yx")
-    for _ in range(RECTANGLES):
-        c, z = random.integers(payload["shape"][0]), random.integers(payload["shape"][1])
-        (y0, y1), (x0, x1) = (np.sort(random.integers(0, n, 2)) for n in payload["shape"][2:])
-        box = (c, z, slice(y0, y1 + 1), slice(x0, x1 + 1))
-        weights = np.outer(y_counts[y0 : y1 + 1], x_counts[x0 : x1 + 1])
-        weights /= weights.sum()
-        projections = np.einsum("kyx,yx->k", directions[(slice(None), *box)], weights)
-        ours = float(np.sum(weights**2 * diagonal[box]) + np.sum(variances * projections**2))
-        w = torch.zeros(shape, dtype=contents.covariance.dtype)
-        f = payload["factors"]
-        depth = slice(z * f["z"], (z + 1) * f["z"])
-        rows, columns = slice(y0 * f["y"], (y1 + 1) * f["y"]), slice(x0 * f["x"], (x1 + 1) * f["x"])
-        full_box = (c, rows, columns) if len(shape) == 3 else (c, depth, rows, columns)
-        w[full_box] = 1 / w[full_box].numel()
-        exact = float((w * contents.covariance.matvec(w)).sum())
-        if exact > 0:
-            worst = max(worst, abs(np.sqrt(ours / exact) - 1))
-    return worst
 
 
 def _sources() -> tuple[str, str, str]:
@@ -215,6 +167,6 @@ def _sources() -> tuple[str, str, str]:
     def text(name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
 
-    names = ("arrays.js", "colour.js", "uncertainty.js", "panel.js", "app.js", "controls.js")
+    names = ("arrays.js", "colour.js", "uncertainty.js", "panel.js", "app.js", "controls.js", "draws.js", "start.js")
     script = '"use strict";\n(() => {\n' + "\n".join(text(name) for name in names) + "})();\n"
     return text("template.html"), text("style.css"), script

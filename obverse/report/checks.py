@@ -1,27 +1,17 @@
 """The sections in which the model is checked against the data: data share, residual, resolution."""
 
-__all__ = ["panel", "residual_section", "resolution_section", "share_section"]
+__all__ = ["nanometres", "residual_section", "resolution_section", "share_section"]
 
 from html import escape
 
 from .contents import Contents
-from .details import cell
+from .details import cell, number
 from .figures import Figures
+from .parts import panel
 from .plots import autocorrelation_plot, frc_plot, histogram_plot
 from .words import chi2_words, coverage_words, whiteness_words
 
-
-def panel(name: str, caption: str, unit: str, note: str = "", identity: str = "") -> str:
-    """A picture with its colour bar; the script fills it with the source of this name."""
-    label = escape(f"{caption}. Arrow keys pan, plus and minus zoom, 0 shows all.")
-    key = f" id='{identity}'" if identity else ""
-    return (
-        f"<figure class='panel' data-panel='{name}'><figcaption{key}>{escape(caption)}</figcaption>"
-        f"<canvas class='picture' tabindex='0' role='img' aria-label='{label}'></canvas>"
-        f"<div class='scale'><span class='low'></span><canvas class='bar' aria-hidden='true'></canvas>"
-        f"<span class='high'></span><span class='unit'>{unit}</span></div>"
-        f"{f'<p class=note>{note}</p>' if note else ''}</figure>"
-    )
+_RESOLUTIONS = {"frc_before": "data", "frc_after": "reconstruction"}
 
 
 def share_section(contents: Contents) -> str:
@@ -67,13 +57,32 @@ def resolution_section(contents: Contents) -> str:
     """Fourier ring correlation before and after, if the run has stored it."""
     frequency = contents.array("frc_frequency")
     before, after = contents.array("frc_before"), contents.array("frc_after")
-    stated = {key: value for key, value in contents.run["figures"].items() if key.startswith("frc")}
+    figures = contents.run["figures"]
+    stated = {label: figures[key] for key, label in _RESOLUTIONS.items() if figures.get(key) is not None}
     if not stated and (frequency is None or (before is None and after is None)):
         return ""
-    parts = ["<section id='resolution'><h2>Resolution by Fourier ring correlation</h2>"]
+    parts = [
+        "<section id='resolution'><h2>Resolution by Fourier ring correlation</h2><p>How well two independent pictures "
+        "agree at each spatial frequency. The resolution is the period at which their correlation first falls below "
+        "1/7: smaller is finer. Artefacts that both pictures share make it look finer than it is.</p>"
+    ]
     if frequency is not None and len(frequency) > 1 and (before is not None or after is not None):
         parts.append(f"<div class='panels'><figure>{frc_plot(frequency, before, after)}</figure></div>")
     if stated:
-        rows = "".join(f"<tr><th scope='row'>{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in stated.items())
+        rows = "".join(
+            f"<tr><th scope='row'>{label}</th><td>{nanometres(value) or cell(value)}</td></tr>"
+            for label, value in stated.items()
+        )
         parts.append(f"<table>{rows}</table><p class='fineprint'>As stated by the run; not derived again here.</p>")
     return "".join(parts) + "</section>"
+
+
+def nanometres(value: object) -> str:
+    """A stated length in words; empty where it is none.
+
+    Example:
+        >>> nanometres(212.34), nanometres("wide")
+        ('212 nm', '')
+    """
+    length = isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+    return f"{number(float(value))} nm" if length else ""  # type: ignore[arg-type]

@@ -30,13 +30,16 @@ class Contents:
     run: dict[str, Any]
     mean: np.ndarray
     std: np.ndarray | None = None
-    covariance: Any = None
+    posterior: Any = None
+    """The loaded posterior; its covariance is U Λ Uᵀ + S R S, S = diag(√d), R = I where no kernel is stored."""
     directions: np.ndarray | None = None
-    """(K, C, …): columns of U, the covariance being U Λ Uᵀ + D."""
+    """(K, C, …): columns of U."""
     variances: np.ndarray | None = None
     """(K,): Λ."""
     diagonal: np.ndarray | None = None
-    """(C, …): D."""
+    """(C, …): d."""
+    kernel: np.ndarray | None = None
+    """ρ, (kh, kw) or (kd, kh, kw), odd: the correlation that R has at each lag; zero outside."""
     target: str | None = None
     diagnostics: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray] | None = None
@@ -127,15 +130,17 @@ def _read_posterior(path: Path) -> dict[str, Any]:
     posterior = Posterior.load(path)
     mean = posterior.mean.detach().cpu().numpy()
     u, variances, diagonal = posterior.covariance.factors()
+    kernel = getattr(posterior.covariance, "correlation", None)
     u, variances = u.detach().cpu().numpy(), variances.detach().cpu().numpy()
     order = np.argsort(-variances * np.square(u, dtype=np.float64).sum(axis=0), kind="stable")
     return {
         "mean": mean,
         "std": posterior.std.detach().cpu().numpy(),
-        "covariance": posterior.covariance,
+        "posterior": posterior,
         "directions": u.T[order].reshape(len(order), *mean.shape),
         "variances": np.clip(variances[order], 0.0, None),
         "diagonal": diagonal.detach().cpu().numpy().reshape(mean.shape),
+        "kernel": None if kernel is None else kernel.detach().cpu().numpy().astype(np.float64),
         "target": posterior.target,
         "diagnostics": dict(posterior.diagnostics or {}),
     }

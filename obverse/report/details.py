@@ -40,13 +40,13 @@ def details_section(contents: Contents) -> str:
     run = contents.run
     inputs = [item for item in run["inputs"] if isinstance(item, dict)]
     rows = "".join(
-        f"<tr><td>{cell(item.get('name'))}</td><td>{cell(item.get('bytes'))}</td>"
+        f"<tr><td>{cell(item.get('name'))}</td><td>{cell(item.get('role'))}</td><td>{cell(item.get('bytes'))}</td>"
         f"<td><code>{cell(item.get('sha256'))}</code></td></tr>"
         for item in inputs[:_MOST_ROWS]
     )
     files = (
-        "<table><thead><tr><th scope='col'>input</th><th scope='col'>bytes</th><th scope='col'>SHA-256</th></tr>"
-        f"</thead><tbody>{rows}</tbody></table>"
+        "<table><thead><tr><th scope='col'>input</th><th scope='col'>role</th><th scope='col'>bytes</th>"
+        f"<th scope='col'>SHA-256</th></tr></thead><tbody>{rows}</tbody></table>"
         if rows
         else "<p class='absent'>run.json names no input files.</p>"
     )

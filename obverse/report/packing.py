@@ -8,7 +8,7 @@ and B D Bᵀ is diagonal since blocks do not overlap; edge blocks average the pi
 integers q with value = offset + step·q, so that a value read in the browser is right to ±step/2.
 """
 
-__all__ = ["Plan", "block_mean", "block_sizes", "dequantise", "make_plan", "quantise"]
+__all__ = ["Plan", "block_mean", "block_sizes", "dequantise", "floats", "make_plan", "quantise"]
 
 import base64
 from collections.abc import Sequence
@@ -126,8 +126,21 @@ def quantise(array: np.ndarray, bits: int, limits: tuple[float, float] | None = 
     return {"shape": list(values.shape), "bits": bits, "offset": low, "step": step, "base64": text}
 
 
+def floats(array: np.ndarray) -> dict:
+    """Store a small array in single precision: {"shape", "bits", "base64"}.
+
+    Example:
+        >>> dequantise(floats(np.array([0.1, -3.0]))).round(6)
+        array([ 0.1, -3. ])
+    """
+    text = base64.b64encode(np.asarray(array, "<f4").tobytes()).decode("ascii")
+    return {"shape": list(np.shape(array)), "bits": 32, "base64": text}
+
+
 def dequantise(packed: dict) -> np.ndarray:
-    """Undo `quantise`, as the browser does."""
+    """Undo `quantise` or `floats`, as the browser does."""
+    if packed["bits"] == 32:
+        return np.frombuffer(base64.b64decode(packed["base64"]), "<f4").astype(np.float64).reshape(packed["shape"])
     code = np.frombuffer(base64.b64decode(packed["base64"]), "<u2" if packed["bits"] == 16 else "u1")
     values = packed["offset"] + packed["step"] * code.astype(np.float64)
     return np.where(code == 2 ** packed["bits"] - 1, np.nan, values).reshape(packed["shape"])

@@ -76,7 +76,10 @@ def test_the_page_has_its_parts(page):
     for part in ("pictures", "components", "questions", "share", "residual", "details", "rerun", "warnings"):
         assert part in page.ids
     panels = [value for tag, name, value in page.attributes if name == "data-panel"]
-    assert panels == ["data", "mean", "std", "reference", "moved", "component", "correlation", "data_share", "residual"]
+    draws = ["draw", *(f"draw{k}" for k in range(6))]
+    assert panels == [
+        *("data", "mean", "std", "reference", *draws, "moved", "component", "correlation", "data_share", "residual")
+    ]
     for words in (
         "Converged",
         "Posterior uncertainty",
@@ -252,8 +255,11 @@ def test_arrays_that_do_not_fit_or_are_not_finite_are_named(tmp_path):
 
 
 def test_resolution_is_shown_where_it_is_stored(tmp_path):
-    make(tmp_path, figures={"frc_before": 0.31, "frc_after": 0.19})
-    assert "0.19" in Page(report.write(tmp_path).read_text(encoding="utf-8")).text
+    assert "resolution" not in build(tmp_path / "none").ids
+    make(tmp_path, figures={"frc_before": 312.4, "frc_after": 187.6})
+    page = Page(report.write(tmp_path).read_text(encoding="utf-8"))
+    assert "resolution188 nmby Fourier ring correlation; data 312 nm; stated" in page.text, "in the headline"
+    assert "data312 nm" in page.text and "reconstruction188 nm" in page.text and "stated by the run" in page.text
     arrays = read_safetensors(tmp_path / "measurement.safetensors")[0]
     frequency = np.linspace(0, 0.5, 20)
     arrays |= {"frc_frequency": frequency, "frc_before": 1 - 2 * frequency, "frc_after": 1 - frequency}

@@ -12,6 +12,8 @@ class App {
     this.view = { x: width / 2, y: height / 2, zoom: 1, scale: true };
     this.t = data.variances.map(() => 0);
     this.selected = 0;
+    this.draws = data.draws.map(decode);
+    this.frame = Math.min(1, this.draws.length);
     this.mode = "move";
     this.map = "grey";
     this.pixel = null;
@@ -45,7 +47,7 @@ class App {
   volumeLimits(name) {
     const key = `${name},${this.plane.c}`, volume = this.size.depth * this.size.area, first = this.plane.c * volume;
     if (!this.limits[key]) {
-      const [low, high] = percentiles(this.arrays[name].subarray(first, first + volume), 0.001);
+      const [low, high] = percentiles(this.arrays[name].subarray(first, first + volume), this.data.clip);
       this.limits[key] = name === "std" && high - low < 0.02 * high ? [0, 1.2 * high] : [low, high];
     }
     return this.limits[key];
@@ -83,7 +85,21 @@ class App {
         look: () => ({ map: "diverging", limits: [-1, 1] }),
       }),
     };
+    if (name.startsWith("draw")) return this.drawn(name === "draw" ? () => this.frame : () => Number(name.slice(4)));
     return sources[name]();
+  }
+
+  /* The mean (frame 0) or a draw, which is stored as its difference from the mean in standard deviations. */
+  drawn(frame) {
+    return {
+      key: () => `${this.plane.c},${this.plane.all ? "all" : this.plane.z},${this.map},${frame()}`,
+      values: () => {
+        const mean = this.stored("mean"), start = this.start(), scores = this.draws[frame() - 1];
+        if (!scores) return this.project(mean, false);
+        return this.project(mean.map((value, i) => value + this.covariance.std[start + i] * scores[start + i]), false);
+      },
+      look: () => ({ map: this.map, limits: this.volumeLimits("mean") }),
+    };
   }
 
   index({ c, z, y, x }) { return ((c * this.size.depth + z) * this.size.height + y) * this.size.width + x; }
@@ -118,6 +134,7 @@ class App {
   setMode(mode) { this.mode = mode; this.changed(); }
   setComponent(k, amount) { this.t[k] = amount; this.selected = k; this.changed(); }
   setComponents(amounts) { this.t = this.t.map((_, k) => amounts[k] || 0); this.changed(); }
+  setFrame(frame) { this.frame = Math.max(0, Math.min(this.draws.length, frame)); this.changed(); }
   select(k) { this.selected = k; this.changed(); }
   /* In a projection, the pixel picked is the brightest one along z. */
   pick({ x, y, z = this.plane.z }) {
@@ -156,7 +173,7 @@ class App {
       alone += (weights.at(-1) / depth) * this.arrays.std[pixels.at(-1)] ** 2;
     }
     const total = weights.reduce((sum, weight) => sum + weight, 0);
-    const found = this.covariance.region(pixels, weights.map((weight) => weight / total));
+    const found = this.covariance.region(pixels, weights.map((weight) => weight / total), x1 - x0 + 1);
     const name = String.fromCharCode(65 + (this.named % 26)) + (this.named >= 26 ? Math.floor(this.named / 26) : "");
     this.named++;
     const region = { name, c, z, x0, x1, y0, y1, ...found, independent: Math.sqrt(alone) / total };

@@ -1,14 +1,17 @@
-/* Arrays: base64 integers back to numbers. value = offset + step * code; the highest code means "not a number". */
+/* Arrays: base64 integers back to numbers. value = offset + step * code; the highest code means "not a number".
+   Small arrays that must be exact come as floats (32 bits). */
 
 function codes(packed) {
   const text = atob(packed.base64);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  if (packed.bits === 32) return new Float32Array(bytes.buffer);
   return packed.bits === 16 ? new Uint16Array(bytes.buffer) : bytes;
 }
 
 function decode(packed) {
   const code = codes(packed);
+  if (packed.bits === 32) return code;
   const missing = packed.bits === 16 ? 65535 : 255;
   const values = new Float32Array(code.length);
   for (let i = 0; i < code.length; i++) values[i] = code[i] === missing ? NaN : packed.offset + packed.step * code[i];

@@ -134,20 +134,3 @@ function drawAutocorrelation(data) {
   Object.assign(canvas, { width, height });
   canvas.getContext("2d").putImageData(colourise(decode(data.autocorrelation), width, height, "diverging", -0.2, 0.2), 0, 0);
 }
-
-const app = new App(JSON.parse($("#obverse-data").textContent));
-all("figure[data-panel]").forEach((figure) => {
-  app.panels[figure.dataset.panel] = new Panel(figure, app.source(figure.dataset.panel), app);
-});
-wireToolbar(app);
-wireComponents(app);
-wireCorrelation(app);
-wireRegions(app);
-drawAutocorrelation(app.data);
-if (app.covariance) app.pick(app.data.peak);
-window.addEventListener("resize", () => app.changed());
-new ResizeObserver(() => app.changed()).observe($("main"));
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => app.changed());
-window.addEventListener("beforeprint", () => app.draw());
-app.changed();
-window.obverse = app;

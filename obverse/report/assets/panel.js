@@ -5,6 +5,7 @@ class Panel {
     Object.assign(this, { figure, source, app, key: null, values: null });
     this.canvas = figure.querySelector("canvas.picture");
     this.picture = document.createElement("canvas");
+    this.small = !figure.querySelector("canvas.bar");
     this.listen();
   }
 
@@ -48,7 +49,7 @@ class Panel {
     context.imageSmoothingEnabled = false;
     context.drawImage(this.picture, f.left, f.top, size.width * f.px, size.height * f.py);
     this.mark(context, f);
-    if (view.scale) this.scaleBar(context, f);
+    if (view.scale && !this.small) this.scaleBar(context, f);
   }
 
   paint() {
@@ -56,6 +57,7 @@ class Panel {
     this.picture.width = size.width;
     this.picture.height = size.height;
     this.picture.getContext("2d").putImageData(colourise(this.values, size.width, size.height, map, ...limits), 0, 0);
+    if (this.small) return;
     drawBar(this.figure.querySelector("canvas.bar"), map);
     this.figure.querySelector(".low").textContent = show(limits[0], 3);
     this.figure.querySelector(".high").textContent = show(limits[1], 3);
