@@ -1,16 +1,17 @@
 """The covariance of a posterior, never formed as a matrix.
 
-    v ↦ Σ v,   v ↦ Σ⁻¹ v,   diag Σ,   tr Σ,   log det Σ,   Σ ≈ U diag(λ) Uᵀ + diag(d)
+    v ↦ Σ v,   v ↦ Σ⁻¹ v,   diag Σ,   tr Σ,   log det Σ,   Σ ≈ U diag(λ) Uᵀ + D^½ R D^½,  D = diag(d)
 
 A vector may come as an image `(*batch, *image_shape)` or flattened `(..., n)`; the same layout comes back. The compact
-form keeps the marginal variances: d = clip(diag Σ − diag(U Λ Uᵀ), 0). A subclass writes `_matvec` and `diagonal`, and
-overrides what its structure gives in closed form.
+form keeps the marginal variances: d = clip(diag Σ − diag(U Λ Uᵀ), 0), and R, the correlation of neighbours, has a unit
+diagonal. A subclass writes `_matvec` and `diagonal`, and overrides what its structure gives in closed form.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -20,6 +21,10 @@ from ..errors import InputError, NumericsError
 from ..solvers.eigen import block_krylov
 from ..solvers.linear import cg
 from ..solvers.result import Result
+from .correlation import TileSpectrum, fitted_kernel
+
+if TYPE_CHECKING:
+    from .low_rank import LowRankDiagonal
 
 __all__ = ["Components", "Covariance", "DENSE_LIMIT", "solved", "streams"]
 
@@ -27,6 +32,8 @@ __all__ = ["Components", "Covariance", "DENSE_LIMIT", "solved", "streams"]
 DENSE_LIMIT = 4096
 # Rows of the identity that go through `matvec` at once.
 _CHUNK = 256
+# Draws from which the correlation of neighbours is estimated: enough for about a million pixels, within these limits.
+_PIXELS, _DRAWS, _DRAWS_AT_ONCE = 2**20, (16, 64), 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +152,7 @@ class Covariance(ABC):
         return self._ranked(eigen.values.clamp_min(0), eigen.vectors, eigen.residuals)
 
     def factors(self, rank: int = 16) -> tuple[Float[Tensor, "n k"], Float[Tensor, " k"], Float[Tensor, " n"]]:
-        """The compact form Σ ≈ U diag(λ) Uᵀ + diag(d), with exact marginal variances.
+        """The factors of the compact form and the variances that they leave, so that marginals are exact.
 
         Returns:
             U `(n, K)` with orthonormal columns, λ `(K,)` and d `(n,)` ≥ 0, where K = min(rank, n).
@@ -164,6 +171,36 @@ class Covariance(ABC):
         Draw i has its own random stream, so the first draws do not depend on how many follow.
         """
         return None
+
+    def compact(self, rank: int | None = None, *, seed: int = 0) -> "LowRankDiagonal":
+        """Low rank plus a locally correlated remainder: what is saved; marginal variances are exact.
+
+        Args:
+            rank: number of factors; by default those stored, or 16.
+            seed: of the draws from which the correlation of neighbours is estimated.
+        """
+        from .low_rank import LowRankDiagonal
+
+        U, eigenvalues, d = self.factors() if rank is None else self.factors(rank)
+        correlation = self.local_correlation(U, eigenvalues, d, seed)
+        return LowRankDiagonal(U, eigenvalues, d, self.image_shape, correlation)
+
+    def local_correlation(self, U: Tensor, eigenvalues: Tensor, d: Tensor, seed: int = 0) -> Tensor | None:
+        """Correlation kernel of what `factors` leave: from draws; None if there are none, or it is below 1 %."""
+        tiles, generator = TileSpectrum(self.image_shape[1:]), torch.Generator().manual_seed(seed)
+        alive = d > 1e-6 * d.mean()
+        whiten = torch.where(alive, d.clamp_min(torch.finfo(d.dtype).tiny).rsqrt(), 0)
+        missing = min(max(_PIXELS // self.size, _DRAWS[0]), _DRAWS[1])
+        while missing > 0:
+            draws = self.sample(min(missing, _DRAWS_AT_ONCE), generator)
+            if draws is None:
+                return None
+            flat = draws.reshape(len(draws), -1).to(U)
+            tiles.add(((flat - (flat @ U) @ U.mT) * whiten).reshape(draws.shape))
+            missing -= len(draws)
+        power, error = tiles.estimate()
+        kernel = fitted_kernel(power, tiles.overlap, error)
+        return None if kernel is None else kernel.to(dtype=self.dtype, device=self.device)
 
     def scaled(self, factor: float) -> "Covariance":
         """factor · Σ, for a positive factor."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .covariance import Components, Covariance
+from .low_rank import LowRankDiagonal
 
 __all__ = ["RestrictedCovariance", "ScaledCovariance"]
 
@@ -52,6 +53,9 @@ class ScaledCovariance(Covariance):
     def sample(self, n: int, generator: torch.Generator) -> Tensor | None:
         draws = self.base.sample(n, generator)
         return None if draws is None else self.factor**0.5 * draws
+
+    def compact(self, rank: int | None = None, *, seed: int = 0) -> LowRankDiagonal:
+        return self.base.compact(rank, seed=seed).scaled(self.factor)
 
     def scaled(self, factor: float) -> Covariance:
         return ScaledCovariance(self.base, self.factor * factor)

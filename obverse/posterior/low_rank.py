@@ -1,30 +1,38 @@
-"""The compact covariance in which every posterior can be stored: low rank plus diagonal.
+"""The compact covariance in which every posterior can be stored: low rank plus a diagonal, or a local correlation.
 
-    Σ = U diag(λ) Uᵀ + diag(d),      Σ⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹,   W = U Λ^½      (Woodbury)
+    Σ = U diag(λ) Uᵀ + D^½ R D^½,      R v = ρ ∗ v,  ρ(0) = 1,      diag Σ = diag(U Λ Uᵀ) + d
+    R = I:      Σ⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹,   W = U Λ^½      (Woodbury)
 
-Built from marginal variances v it keeps them: d = clip(v − diag(U Λ Uᵀ), floor). The mass that the clip adds is
-reported, since it shows factors that claim more than the marginals allow.
+A few leading components hold little of the variance of a large image; the kernel ρ says what neighbours share of the
+rest, without which the mean of a region would average errors as if they were independent. Built from marginal
+variances v it keeps them: d = clip(v − diag(U Λ Uᵀ), floor). The mass that the clip adds is reported, since it shows
+factors that claim more than the marginals allow.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
-from .covariance import Components, Covariance, streams
+from ..solvers.linear import cg
+from .correlation import LocalCorrelation, check_kernel
+from .covariance import Components, Covariance, solved, streams
 
 __all__ = ["LowRankDiagonal"]
 
 
 class LowRankDiagonal(Covariance):
-    """U diag(λ) Uᵀ + diag(d), with all of its algebra exact.
+    """U diag(λ) Uᵀ + D^½ R D^½ with D = diag(d), and all of its algebra.
 
     Args:
         U: factors `(n, K)`; columns need not be orthonormal, for instance after a crop.
         eigenvalues: λ ≥ 0, `(K,)`, in squared image units.
         diagonal: d ≥ 0, `(n,)` or `image_shape`; `solve` and `logdet` need d > 0.
         image_shape: `(C, H, W)` or `(C, D, H, W)`.
+        correlation: ρ, the kernel of R over the spatial axes, odd-sized, `(kh, kw)` or `(kd, kh, kw)`, the same for
+            every channel and none across channels; ρ(0) = 1, spectrum ≥ 0. None: R = I.
 
     Example:
         >>> U = torch.eye(4, dtype=torch.float64)[:, :1]
@@ -33,7 +41,14 @@ class LowRankDiagonal(Covariance):
         ([4.0, 1.0, 1.0, 1.0], 1.386294)
     """
 
-    def __init__(self, U: Tensor, eigenvalues: Tensor, diagonal: Tensor, image_shape: Sequence[int]):
+    def __init__(
+        self,
+        U: Tensor,
+        eigenvalues: Tensor,
+        diagonal: Tensor,
+        image_shape: Sequence[int],
+        correlation: Tensor | None = None,
+    ):
         super().__init__(image_shape, U.dtype, U.device)
         if U.ndim != 2 or U.shape[0] != self.size or eigenvalues.shape != U.shape[1:] or diagonal.numel() != self.size:
             raise InputError(
@@ -46,7 +61,19 @@ class LowRankDiagonal(Covariance):
         self.U = U
         self.eigenvalues = eigenvalues.to(U.dtype)
         self.d = diagonal.reshape(-1).to(U.dtype)
+        if correlation is not None:
+            check_kernel(correlation, len(self.image_shape) - 1)
+        self.correlation = None if correlation is None else correlation.detach().to(U)
         self.clipped = 0.0
+
+    @cached_property
+    def _local(self) -> LocalCorrelation | None:
+        return None if self.correlation is None else LocalCorrelation(self.correlation, self.image_shape[1:])
+
+    @property
+    def rank(self) -> int:
+        """K, the number of factors."""
+        return len(self.eigenvalues)
 
     @classmethod
     def from_marginals(
@@ -76,14 +103,32 @@ class LowRankDiagonal(Covariance):
     def _matvec(self, images: Tensor) -> Tensor:
         v = self._flat(images)
         U, scale, d = self.U.to(v.dtype), self.eigenvalues.to(v.dtype), self.d.to(v.dtype)
-        return ((v @ U * scale) @ U.mT + d * v).reshape(images.shape)
+        if self._local is None:
+            remainder = d * v
+        else:
+            root = d.sqrt()
+            remainder = root * self._flat(self._local.apply((root * v).reshape(images.shape)))
+        return ((v @ U * scale) @ U.mT + remainder).reshape(images.shape)
 
     def _solve(self, images: Tensor) -> Tensor:
-        found = self._woodbury().solve(self._flat(images).double().mT)
-        return found.mT.to(images.dtype).reshape(images.shape)
+        """Woodbury where R = I, else conjugate gradients preconditioned by it."""
+        woodbury = self._woodbury()
+
+        def independent(v: Tensor) -> Tensor:
+            return woodbury.solve(self._flat(v).mT).mT.reshape(v.shape)
+
+        wide = images.double()
+        if self._local is None:
+            return independent(wide).to(images.dtype)
+        tolerance = 1e-5 if images.dtype == torch.float32 else 1e-10
+        found = cg(
+            self._matvec, wide, preconditioner=independent, tolerance=tolerance, max_iterations=1000, batch_dims=1
+        )
+        return solved(found, tolerance, "solve with a local correlation").to(images.dtype)
 
     def logdet(self) -> float:
-        return float(self._woodbury().logdet())
+        """Woodbury where R = I, else dense, up to 4096 pixels."""
+        return float(self._woodbury().logdet()) if self.correlation is None else super().logdet()
 
     def diagonal(self) -> Tensor:
         return (self.U.square() @ self.eigenvalues + self.d).reshape(self.image_shape)
@@ -102,43 +147,59 @@ class LowRankDiagonal(Covariance):
         kept, rest = order[:rank], order[rank:]
         return self.U[:, kept], self.eigenvalues[kept], self.d + self.U[:, rest].square() @ self.eigenvalues[rest]
 
+    def compact(self, rank: int | None = None, *, seed: int = 0) -> "LowRankDiagonal":
+        if rank is None or rank == self.rank:
+            return self
+        U, eigenvalues, d = self.factors(rank)
+        return LowRankDiagonal(U, eigenvalues, d, self.image_shape, self.correlation)
+
     def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
         """By block Krylov on the compact form, or exactly where the diagonal is constant and U orthonormal."""
         self._check_rank(k, 1)
-        if k <= len(self.eigenvalues) and self._spectral():
+        if k <= self.rank and self._spectral():
             variances, order = (self.eigenvalues + self.d[0]).sort(descending=True)
             return self._ranked(variances[:k], self.U[:, order[:k]].mT.reshape(k, *self.image_shape))
         return super().components(k, products=products, seed=seed)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
         draws = []
+        grid = self.image_shape[1:] if self._local is None else self._local.padded
+        noise_shape = torch.Size((self.image_shape[0], *grid))
         for own in streams(n, generator):
-            z = torch.randn(len(self.eigenvalues) + self.size, generator=own, dtype=self.dtype, device=own.device)
+            z = torch.randn(self.rank + noise_shape.numel(), generator=own, dtype=self.dtype, device=own.device)
             z = z.to(self.device)
-            draws.append(self.U @ (self.eigenvalues.sqrt() * z[: len(self.eigenvalues)]))
-            draws[-1] += self.d.sqrt() * z[len(self.eigenvalues) :]
+            white = z[self.rank :].reshape(noise_shape)
+            local = white if self._local is None else self._local.root(white)
+            draws.append(self.U @ (self.eigenvalues.sqrt() * z[: self.rank]) + self.d.sqrt() * local.reshape(-1))
         return torch.stack(draws).reshape(n, *self.image_shape)
 
     def scaled(self, factor: float) -> "LowRankDiagonal":
         if not factor > 0:
             raise InputError(f"a covariance is scaled by a positive factor, got {factor}; pass the square of the scale")
-        built = LowRankDiagonal(self.U, self.eigenvalues * factor, self.d * factor, self.image_shape)
+        built = LowRankDiagonal(self.U, self.eigenvalues * factor, self.d * factor, self.image_shape, self.correlation)
         built.clipped = self.clipped
         return built
 
     def restricted(self, slices: Sequence[slice]) -> "LowRankDiagonal":
-        """P Σ Pᵀ: rows of U and entries of d are kept; the columns of U are no longer orthonormal."""
+        """P Σ Pᵀ: rows of U, entries of d and the kernel are kept; the columns of U are no longer orthonormal."""
         slices = tuple(slices)
         kept = torch.arange(self.size, device=self.device).reshape(self.image_shape)[slices]
         if len(slices) != len(self.image_shape) or kept.numel() == 0:
             raise InputError(f"a crop expects {len(self.image_shape)} slices that keep pixels, got {slices}")
         rows = kept.reshape(-1)
-        built = LowRankDiagonal(self.U[rows], self.eigenvalues, self.d[rows], tuple(kept.shape))
+        kernel = self.correlation
+        if kernel is not None:
+            # A step of s pixels keeps every s-th lag, counted from the centre.
+            steps = [part.step or 1 for part in slices[1:]]
+            kernel = kernel[tuple(slice((m // 2) % s, None, s) for m, s in zip(kernel.shape, steps))]
+        built = LowRankDiagonal(self.U[rows], self.eigenvalues, self.d[rows], tuple(kept.shape), kernel)
         built.clipped = self.clipped
         return built
 
     def _spectral(self) -> bool:
         """Are U's columns eigenvectors of Σ that carry its largest eigenvalues?"""
+        if self.correlation is not None:
+            return False
         gram = self.U.mT @ self.U
         close = 1e-5 if self.dtype == torch.float32 else 1e-12
         orthonormal = bool((gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().max() < close)

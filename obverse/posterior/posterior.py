@@ -91,9 +91,14 @@ class Posterior(Estimate):
         """Standard deviation of every pixel, `image_shape`; computed on first use."""
         return self.covariance.diagonal().sqrt()
 
-    def components(self, k: int) -> Components:
-        """The `k` directions in which the image is most uncertain, with their variances and residuals."""
-        return self.covariance.components(k)
+    def components(self, k: int, region: Sequence[slice] | None = None) -> Components:
+        """The `k` directions in which the image, or a region of it, is most uncertain.
+
+        Args:
+            k: number of components.
+            region: slices as for `crop`; components of P Σ Pᵀ then, on the cropped grid. None for the whole image.
+        """
+        return (self if region is None else self.crop(region)).covariance.components(k)
 
     def sample(self, n: int, seed: int | torch.Generator = 0) -> Tensor:
         """`n` images of this posterior, `(n, *image_shape)`.
@@ -171,23 +176,21 @@ class Posterior(Estimate):
         return replace(self, image=self.mean[whole], covariance=self.covariance.restricted(whole), draws=draws)
 
     def compact(self, rank: int | None = None) -> "Posterior":
-        """The same posterior with its covariance as low rank plus diagonal, marginal variances kept.
+        """The same posterior with its covariance as low rank plus a locally correlated remainder.
+
+        Marginal variances are kept. Where the covariance cannot be sampled the remainder is a diagonal.
 
         Args:
             rank: number of factors; by default those the covariance stores, or 16.
         """
-        if rank is None:
-            U, eigenvalues, diagonal = self.covariance.factors()
-        else:
-            U, eigenvalues, diagonal = self.covariance.factors(rank)
-        covariance = LowRankDiagonal(U, eigenvalues, diagonal, self.covariance.image_shape)
-        return replace(self, covariance=covariance)
+        return replace(self, covariance=self.covariance.compact(rank))
 
     def save(self, path: str | os.PathLike[str], rank: int | None = None, overwrite: bool = False) -> str:
         """Write mean, compact covariance, kept draws, diagnostics and provenance to one safetensors file, atomically.
 
-        Arrays: `mean` (*image_shape), `factors` (K, *image_shape), `eigenvalues` (K,), `diagonal` (*image_shape), and
-        `draws` if kept; the metadata entry "obverse" is JSON.
+        Arrays: `mean` (*image_shape), `factors` (K, *image_shape), `eigenvalues` (K,), `diagonal` (*image_shape),
+        `correlation` (kh, kw) or (kd, kh, kw) where neighbours are correlated, and `draws` if kept; the metadata entry
+        "obverse" is JSON.
 
         Args:
             path: destination.
@@ -197,11 +200,12 @@ class Posterior(Estimate):
         Returns:
             The SHA-256 that the file carries and `load` verifies.
         """
-        compact = self.compact(rank).covariance
-        assert isinstance(compact, LowRankDiagonal)
+        compact = self.covariance.compact(rank)
         shape = self.mean.shape
         arrays = {"mean": self.mean, "factors": compact.U.mT.reshape(-1, *shape).contiguous()}
         arrays |= {"eigenvalues": compact.eigenvalues, "diagonal": compact.d.reshape(shape)}
+        if compact.correlation is not None:
+            arrays["correlation"] = compact.correlation
         if self.draws is not None:
             arrays["draws"] = self.draws
         facts = {
@@ -235,13 +239,16 @@ class Posterior(Estimate):
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             mean, factors = tensors["mean"], tensors["factors"]
             U = factors.reshape(len(factors), -1).mT.contiguous() if len(factors) else mean.new_zeros(mean.numel(), 0)
+            covariance = LowRankDiagonal(
+                U, tensors["eigenvalues"], tensors["diagonal"], tuple(mean.shape), tensors.get("correlation")
+            )
             converged, reason, message = facts["status"]
             return Posterior(
                 mean,
                 Status(bool(converged), str(reason), str(message)),
                 tuple(facts["history"]),
                 facts["diagnostics"],
-                covariance=LowRankDiagonal(U, tensors["eigenvalues"], tensors["diagonal"], tuple(mean.shape)),
+                covariance=covariance,
                 target=facts["target"],
                 provenance=facts["provenance"],
                 draws=tensors.get("draws"),

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import InputError, NumericsError
 from ..solvers.linear import cg
+from ..solvers.result import Result
 from .covariance import DENSE_LIMIT, Covariance, solved, streams
 from .probing import Probed, drawn_diagonal, probe_diagonal
 
@@ -81,15 +82,23 @@ class PrecisionCovariance(Covariance):
         return torch.cat([self._conjugate_gradients(part) for part in images.split(chunk)])
 
     def _conjugate_gradients(self, images: Tensor) -> Tensor:
-        result = cg(
+        result = self._cg(images, self._preconditioner)
+        if result.status.reason == "stagnation" and images.dtype == torch.float32:
+            # Rounding stopped it: the same operator in double precision gets there, at about twice the price.
+            outer = self._preconditioner
+            wide = None if outer is None else lambda v: outer(v.float()).double()
+            result = self._cg(images.double(), wide)
+        return solved(result, self.tolerance, "the product with a precision's inverse").to(images.dtype)
+
+    def _cg(self, images: Tensor, preconditioner: Callable[[Tensor], Tensor] | None) -> Result:
+        return cg(
             self.precision,
             images,
-            preconditioner=self._preconditioner,
+            preconditioner=preconditioner,
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
             batch_dims=1,
         )
-        return solved(result, self.tolerance, "the product with a precision's inverse")
 
     def _solve(self, images: Tensor) -> Tensor:
         return self.precision(images)
@@ -107,7 +116,7 @@ class PrecisionCovariance(Covariance):
 
         Returns:
             `kind` ("given", "exact", "probing" or "draws") and, where it is estimated, the `products` with Σ it took,
-            the relative `standard_error` (root mean square over pixels) and the number of pixels `clipped` at the floor.
+            the relative `standard_error` (root mean square over pixels) and the count of pixels `clipped` to the floor.
         """
         if self._given is not None:
             return {"kind": "given"}

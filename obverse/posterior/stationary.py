@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
+from .correlation import TileSpectrum, fitted_kernel
 from .covariance import Components, Covariance, streams
 
 __all__ = ["StationaryCovariance"]
@@ -83,6 +84,20 @@ class StationaryCovariance(Covariance):
             for own in streams(n, generator)
         ]
         return self._filter(torch.stack(white).to(self.device), self._half.sqrt())
+
+    def local_correlation(self, U: Tensor, eigenvalues: Tensor, d: Tensor, seed: int = 0) -> Tensor | None:
+        """From the spectrum that `factors` leave, without a draw."""
+        modes = (
+            torch.fft.fftn(U.mT.reshape(-1, *self.image_shape).double(), dim=self._axes, norm="ortho").abs().square()
+        )
+        left = self.spectrum.double() - torch.tensordot(eigenvalues.double(), modes, 1)
+        variance = d.reshape(self.image_shape).double().mean(self._axes, keepdim=True)
+        whitened = torch.where(variance > 0, left / variance, 0).mean(0)
+        if not float(whitened.mean()) > 1e-6:
+            return None
+        tiles = TileSpectrum(self.image_shape[1:])
+        kernel = fitted_kernel(tiles.expected(torch.fft.ifftn(whitened).real), tiles.overlap)
+        return None if kernel is None else kernel.to(dtype=self.dtype, device=self.device)
 
     def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
         """Exact cosine and sine modes; no product with Σ is needed to find them."""
