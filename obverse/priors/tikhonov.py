@@ -68,8 +68,7 @@ class Tikhonov(Prior):
             modes = torch.ones((1,) * len(shape), dtype=x.real.dtype, device=device)
             modes = modes.expand(1, *shape[1:-1], shape[-1] // 2 + 1)
         else:
-            spectrum = operator.spectrum()
-            modes = None if spectrum is None else spectrum.abs().square()
+            modes = operator.gram_spectrum()
         return Hessian(self.gradient, perturbation, modes)
 
     def terms(self, image_shape: Sequence[int] | None = None, dtype: torch.dtype = torch.float32) -> list[Term]:

@@ -221,4 +221,6 @@ class _GroupNorm(Functional):
     def _size(self, z: Tensor) -> Tensor:
         if not self.prior.isotropic:
             return z.abs()
-        return torch.linalg.vector_norm(z, dim=-self.axes, keepdim=True)
+        # several times as fast as torch's vector_norm over a leading axis
+        energy = z.real.square() + z.imag.square() if z.is_complex() else z.square()
+        return energy.sum(-self.axes, keepdim=True).sqrt()
