@@ -5,14 +5,15 @@
 Where A and every K_iᴴK_i are diagonal in Fourier the result suits ADMM. Differences with a Neumann edge are not, so
 they are written as circular differences of which those across the edge carry no penalty: the objective stays the
 Neumann one exactly. A data term that is quadratic with one weight becomes f; any other (counting noise, a weight per
-datum) is split on A x.
+datum) is split on A x. A prior that is the least sum of terms over auxiliary images v (`Prior.lifted`, such as TGV)
+makes the unknown the stack (x, v), all of which the solver moves at once.
 """
 
-__all__ = ["lower_bound", "parts", "split"]
+__all__ = ["Form", "lower_bound", "parts", "split"]
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -21,11 +22,52 @@ from ..errors import InputError
 from ..operators.base import LinearOperator
 from ..operators.differences import Gradient
 from ..operators.elementary import Identity
-from ..priors.base import Functional, Prior, Scaled, Sum, Term
+from ..priors.base import Lifted, Prior, Scaled, Sum, Term, Whole
 from ..priors.positivity import Positivity
 from ..priors.total_variation import TotalVariation
+from ..solvers.algebra import Map
+from ..solvers.coupling import Coupling, Prox, Step
 from .fidelity import Counting, Fidelity, Quadratic
-from .splitting import Block, Splitting
+from .fused import compiled_step, plain_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Block(Coupling):
+    """One φ(K x), with what constants of the solvers follow from.
+
+    Args:
+        gram: eigenvalues of KᴴK in `rfftn` layout, for ADMM.
+        norm: ‖K‖, for the primal–dual method.
+        penalty: ρ to start from.
+    """
+
+    gram: Tensor | None = None
+    norm: float = 1.0
+    penalty: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """A problem in split form; its unknown is the image, or the image stacked on auxiliary ones.
+
+    Args:
+        blocks: the φ_i(K_i x).
+        start: image ↦ unknown.
+        image: unknown ↦ image.
+        feasible: projection of the unknown onto hard constraints; what is certified and returned is the projection.
+        smooth: x ↦ (f(x), ∇f(x)), or None where f = 0.
+        solve: penalties ↦ the map b ↦ argmin_x f(x) + Σ ρ_i/2 ‖K_i x‖² − ⟨b, x⟩; None where it is not diagonal in
+            Fourier.
+        prox: proximal operator of f.
+    """
+
+    blocks: list[Block]
+    start: Map
+    image: Map
+    feasible: Map
+    smooth: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    solve: Callable[[tuple[float, ...]], Map] | None = None
+    prox: Prox | None = None
 
 
 def parts(prior: Prior, factor: float = 1.0) -> list[tuple[float, Prior]]:
@@ -42,10 +84,8 @@ def lower_bound(summands: Sequence[tuple[float, Prior]]) -> float:
     return max((prior.lower for _, prior in summands if isinstance(prior, Positivity)), default=-math.inf)
 
 
-def split(
-    operator: LinearOperator, data: Fidelity, summands: Sequence[tuple[float, Prior]], x0: Tensor
-) -> tuple[Splitting, bool]:
-    """The split form at images like `x0`, and whether everything in it is diagonal in Fourier.
+def split(operator: LinearOperator, data: Fidelity, summands: Sequence[tuple[float, Prior]], x0: Tensor) -> Form:
+    """The split form at images like `x0`.
 
     Raises:
         InputError: a prior has neither terms nor a proximal operator.
@@ -53,30 +93,122 @@ def split(
     gram = None if x0.is_complex() else operator.gram_spectrum()
     gram = None if gram is None else gram.to(device=x0.device, dtype=x0.dtype)
     curvature = _curvature(data)
-    size = curvature * (operator.norm() ** 2 if gram is None else float(gram.max()))
-    blocks = [block for factor, prior in summands for block in _blocks(factor, prior, x0, gram is not None, size)]
+    norm = operator.norm() if gram is None else math.sqrt(float(gram.max()))
+    size = curvature * norm**2
+    lifts = [prior.lifted(tuple(x0.shape), x0.dtype) for _, prior in summands]
+    stack = _Stack([lift for lift in lifts if lift is not None])
+    blocks: list[Block] = []
+    for (factor, prior), lift in zip(summands, lifts, strict=True):
+        if lift is not None:
+            whole = lift.start(x0)
+            blocks += [stack.seat(_block(factor, prior, term, whole, False, size), lift) for term in lift.terms]
+        else:
+            diagonal = gram is not None and not stack.lifts
+            blocks += [stack.seat(_block(factor, prior, term, x0, diagonal, size)) for term in _terms(prior, x0)]
     bound = lower_bound(summands)
-    feasible = (lambda x: x.clamp_min(bound)) if math.isfinite(bound) else (lambda x: x)
-    fourier = gram is not None and all(block.gram is not None for block in blocks)
-    if fourier and isinstance(data, Quadratic) and not isinstance(data.weight, Tensor):
-        assert gram is not None
+    fixed = math.isfinite(bound)
+    form = Form(blocks, stack.start, stack.image, (lambda x: stack.bounded(x, bound)) if fixed else (lambda x: x))
+    quadratic = _Fourier()
+    if gram is not None and isinstance(data, Quadratic) and not isinstance(data.weight, Tensor):
+        quadratic = _Fourier(data.weight * gram, operator.adjoint(data.weight * data.y))
+        form = _with_quadratic(form, operator, data, quadratic, stack)
+    else:
+        fit = Block(operator, operator.adjoint, data.prox, None, data.value, None, gram, norm, curvature)
+        form = dataclasses.replace(form, blocks=[stack.seat(fit), *blocks])
+    grams = [block.gram for block in form.blocks if block.gram is not None]
+    if len(grams) < len(form.blocks):
+        return form
 
-        def smooth(x: Tensor) -> tuple[Tensor, Tensor]:
-            image = operator(x)
-            return data.value(image), operator.adjoint(data.gradient(image))
+    def solve(penalties: tuple[float, ...]) -> Map:
+        return quadratic.minimiser(sum(penalty * each for penalty, each in zip(penalties, grams, strict=True)))
 
-        form = Splitting(
-            tuple(x0.shape),
-            blocks,
-            quadratic=data.weight * gram,
-            linear=operator.adjoint(data.weight * data.y),
-            smooth=smooth,
-            feasible=feasible,
-        )
-        return form, True
-    norm = math.sqrt(float(gram.max())) if gram is not None else math.sqrt(size / curvature)
-    fit = Block(operator, operator.adjoint, data.value, data.prox, gram, norm, curvature)
-    return Splitting(tuple(x0.shape), [fit, *blocks], feasible=feasible), fourier
+    return dataclasses.replace(form, solve=solve)
+
+
+class _Stack:
+    """Where the image and the auxiliary images of lifted priors stand in the unknown: nowhere special without any."""
+
+    def __init__(self, lifts: list[Lifted]):
+        self.lifts = lifts
+        ends = [1 + sum(lift.extra for lift in lifts[: i + 1]) for i in range(len(lifts))]
+        self.seats = {id(lift): slice(end - lift.extra, end) for lift, end in zip(lifts, ends, strict=True)}
+
+    def start(self, image: Tensor) -> Tensor:
+        return torch.cat([image[None], *(lift.start(image)[1:] for lift in self.lifts)]) if self.lifts else image
+
+    def image(self, x: Tensor) -> Tensor:
+        return x[0] if self.lifts else x
+
+    def with_image(self, x: Tensor, image: Tensor) -> Tensor:
+        """The unknown `x` with another image in it."""
+        return torch.cat([image[None], x[1:]]) if self.lifts else image
+
+    def bounded(self, x: Tensor, bound: float) -> Tensor:
+        return self.with_image(x, self.image(x).clamp_min(bound))
+
+    def lift(self, image: Tensor) -> Tensor:
+        """The adjoint of `image`."""
+        extra = sum(lift.extra for lift in self.lifts)
+        return torch.cat([image[None], image.new_zeros(extra, *image.shape)]) if self.lifts else image
+
+    def seat(self, block: Block, lift: Lifted | None = None) -> Block:
+        """A block on the image, or on the image and the auxiliary ones of `lift`, as one on the unknown."""
+        if not self.lifts or (lift is not None and len(self.lifts) == 1):
+            return block
+        if lift is None:
+            return dataclasses.replace(
+                block, apply=lambda x: block.apply(x[0]), adjoint=lambda u: self.lift(block.adjoint(u)), gram=None
+            )
+        seat = self.seats[id(lift)]
+
+        def adjoint(u: Tensor) -> Tensor:
+            part = block.adjoint(u)
+            total = self.lift(part[0])
+            total[seat] = part[1:]
+            return total
+
+        return dataclasses.replace(block, apply=lambda x: block.apply(torch.cat([x[:1], x[seat]])), adjoint=adjoint)
+
+
+def _with_quadratic(
+    form: Form, operator: LinearOperator, data: Quadratic, quadratic: "_Fourier", stack: _Stack
+) -> Form:
+    """The form with the data term as f."""
+
+    def smooth(x: Tensor) -> tuple[Tensor, Tensor]:
+        image = operator(stack.image(x))
+        return data.value(image), stack.lift(operator.adjoint(data.gradient(image)))
+
+    def prox(v: Tensor, step: float) -> Tensor:
+        image = stack.image(v)
+        return stack.with_image(v, quadratic.minimiser(1 / step)(image / step))
+
+    return dataclasses.replace(form, smooth=smooth, prox=prox)
+
+
+class _Fourier:
+    """A quadratic ½⟨x, M x⟩ − ⟨linear, x⟩ with M diagonal in Fourier; zero without arguments."""
+
+    def __init__(self, modes: Tensor | float = 0.0, linear: Tensor | None = None):
+        self.modes = modes
+        self.constant = None if linear is None else _transform(linear)
+
+    def minimiser(self, added: Tensor | float) -> Map:
+        """b ↦ argmin of the quadratic + ½⟨x, D x⟩ − ⟨b, x⟩, D with the eigenvalues `added`."""
+        total = torch.as_tensor(self.modes + added)
+        inverse = 1.0 / total.clamp_min(torch.finfo(total.dtype).tiny)
+
+        def minimise(b: Tensor) -> Tensor:
+            spectrum = _transform(b)
+            if self.constant is not None:
+                spectrum += self.constant
+            return torch.fft.irfftn(spectrum.mul_(inverse), s=b.shape[1:], dim=tuple(range(1 - b.ndim, 0)))
+
+        return minimise
+
+
+def _transform(v: Tensor) -> Tensor:
+    return torch.fft.rfftn(v, dim=tuple(range(1 - v.ndim, 0)))
 
 
 def _curvature(data: Fidelity) -> float:
@@ -87,19 +219,18 @@ def _curvature(data: Fidelity) -> float:
     return 1.0 / (data.gain * max(float(data.t.mean()), 1e-3 * data.largest))
 
 
-def _blocks(factor: float, prior: Prior, x0: Tensor, fourier: bool, size: float) -> list[Block]:
+def _terms(prior: Prior, x0: Tensor) -> list[Term]:
     shape = tuple(x0.shape)
-    dtype = x0.real.dtype if x0.is_complex() else x0.dtype
     try:
-        terms = prior.terms(shape, x0.dtype if x0.is_complex() else dtype)
+        return prior.terms(shape, x0.dtype)
     except InputError:
         if not prior.proximable:
             raise
-        terms = [Term(Identity(shape, dtype=x0.dtype), _Whole(prior, len(shape)))]
-    return [_block(factor, prior, term, x0, fourier, size) for term in terms]
+        return [Term(Identity(shape, dtype=x0.dtype), Whole(prior, len(shape)))]
 
 
 def _block(factor: float, prior: Prior, term: Term, x0: Tensor, fourier: bool, size: float) -> Block:
+    """One term of a prior, on images (or stacks) like `x0`."""
     operator, functional = term.operator, term.functional
 
     def value(z: Tensor) -> Tensor:
@@ -108,19 +239,26 @@ def _block(factor: float, prior: Prior, term: Term, x0: Tensor, fourier: bool, s
     def prox(v: Tensor, step: float) -> Tensor:
         return functional.prox(v, factor * step)
 
-    block = Block(operator, operator.adjoint, value, prox, _gram(operator, x0) if fourier else None)
+    block = Block(operator, operator.adjoint, prox, value=value, gram=_gram(operator, x0) if fourier else None)
     if fourier and isinstance(operator, Gradient) and operator.boundary == "neumann":
         block = _unwrapped(operator, block, x0)
         plain = isinstance(prior, TotalVariation) and prior.isotropic and prior.weight is None
         if plain and all(h == 1.0 for h in operator.spacing):
-            # the same value, without the slow path that torch takes for norms over a leading axis
-            block = dataclasses.replace(block, value=lambda z: factor * _lengths(z).sum(), fused=factor)
+            # the same value in fewer passes over the image
+            block = dataclasses.replace(block, value=lambda z: factor * _lengths(z).sum(), step=_fused(factor, x0))
     elif not fourier:
         block = dataclasses.replace(block, norm=operator.norm())
-    image = block.forward(x0)
-    energy, level = float(image.abs().square().sum()), float(block.value(image))
+    image = block.apply(x0)
+    energy, level = float(image.abs().square().sum()), float(block.value(image)) if block.value else 0.0
     penalty = 2 * level / energy if energy > 0 and 0 < level < math.inf else size
     return dataclasses.replace(block, penalty=penalty if math.isfinite(penalty) and penalty > 0 else 1.0)
+
+
+def _fused(factor: float, x0: Tensor) -> Step:
+    """The step of ADMM for `factor` times isotropic total variation."""
+    flat = x0.ndim == 3 and x0.device.type == "cpu" and x0.dtype in (torch.float32, torch.float64)
+    step = (compiled_step() if flat else None) or plain_step
+    return lambda x, z, u, size, relaxation: step(x, z, u, factor * size, relaxation)
 
 
 def _lengths(z: Tensor) -> Tensor:
@@ -147,7 +285,9 @@ def _unwrapped(operator: Gradient, block: Block, x0: Tensor) -> Block:
     gram = circular.gram_spectrum()
     assert gram is not None
     gram = gram.to(device=x0.device, dtype=x0.dtype)
-    return Block(circular, circular.adjoint, lambda z: block.value(kept * z), prox, gram, circular.norm())
+    value = block.value
+    assert value is not None
+    return Block(circular, circular.adjoint, prox, value=lambda z: value(kept * z), gram=gram, norm=circular.norm())
 
 
 def _gram(operator: LinearOperator, x0: Tensor) -> Tensor | None:
@@ -160,17 +300,3 @@ def _gram(operator: LinearOperator, x0: Tensor) -> Tensor | None:
         if float((image - scale * probe).norm()) <= 1e-4 * abs(scale) * float(probe.norm()):
             known = torch.full((1,) * x0.ndim, scale)
     return None if known is None else known.to(device=x0.device, dtype=x0.dtype)
-
-
-class _Whole(Functional):
-    """A prior that is only known by its own prox."""
-
-    def __init__(self, prior: Prior, axes: int):
-        super().__init__(axes)
-        self.whole = prior
-
-    def value(self, z: Tensor) -> Tensor:
-        return self.whole.value(z)
-
-    def prox(self, z: Tensor, step: float) -> Tensor:
-        return self.whole.prox(z, step)

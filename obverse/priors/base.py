@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..operators.base import LinearOperator
 
-__all__ = ["Functional", "Hessian", "Prior", "Scaled", "Sum", "Term", "identity"]
+__all__ = ["Functional", "Hessian", "Lifted", "Prior", "Scaled", "Sum", "Term", "Whole", "identity"]
 
 
 class Functional:
@@ -55,6 +55,21 @@ class Term:
 
     operator: LinearOperator
     functional: Functional
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifted:
+    """A prior as the least sum of simple terms over auxiliary images: value(x) = min_v Σ_i f_i(K_i (x, v)).
+
+    Args:
+        extra: number k of auxiliary images.
+        terms: their operators act on the stack (x, v_1, …, v_k), of shape `(1 + k, *image_shape)`.
+        start: x ↦ a reasonable (x, v).
+    """
+
+    extra: int
+    terms: list[Term]
+    start: Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +128,10 @@ class Prior:
     def terms(self, image_shape: Sequence[int] | None = None, dtype: torch.dtype = torch.float32) -> list[Term]:
         """Operators and functionals whose sum this is; `image_shape` is needed unless the prior has one."""
         raise InputError(f"{self} is not a sum of simple terms; use its gradient or prox")
+
+    def lifted(self, image_shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Lifted | None:
+        """The prior over the image and auxiliary images at once, if it is the least sum of simple terms over these."""
+        return None
 
     def bind(self, image_shape: Sequence[int]) -> "Prior":
         """This prior for images of a given shape, which sets the number of spatial axes.
@@ -257,6 +276,20 @@ class Scaled(Prior):
 
     def bind(self, image_shape: Sequence[int]) -> "Scaled":
         return Scaled(self.prior.bind(image_shape), self.factor)
+
+
+class Whole(Functional):
+    """A prior as a function of the image itself, known by its value and its prox."""
+
+    def __init__(self, prior: Prior, axes: int):
+        super().__init__(axes)
+        self.prior = prior
+
+    def value(self, z: Tensor) -> Tensor:
+        return self.prior.value(z)
+
+    def prox(self, z: Tensor, step: float) -> Tensor:
+        return self.prior.prox(z, step)
 
 
 class _ScaledFunctional(Functional):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import Functional, Prior, Term, check_step, identity
+from .base import Prior, Term, Whole, check_step, identity
 
 __all__ = ["Positivity"]
 
@@ -49,16 +49,4 @@ class Positivity(Prior):
 
     def terms(self, image_shape: Sequence[int] | None = None, dtype: torch.dtype = torch.float32) -> list[Term]:
         shape = self._shape(image_shape)
-        return [Term(identity(shape, dtype), _AtLeast(self.bind(shape)))]
-
-
-class _AtLeast(Functional):
-    def __init__(self, prior: Prior):
-        super().__init__(prior.dimensions + 1)
-        self.prior = prior
-
-    def value(self, z: Tensor) -> Tensor:
-        return self.prior.value(z)
-
-    def prox(self, z: Tensor, step: float) -> Tensor:
-        return self.prior.prox(z, step)
+        return [Term(identity(shape, dtype), Whole(self.bind(shape), len(shape)))]

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
+from ..operators.base import LinearOperator
 from ..solvers.result import Status
-from .base import Functional, Prior, Term, check_step, identity
+from .base import Functional, Lifted, Prior, Term, Whole, check_step, identity
 from .differences import checked_spacing, gradient, gradient_adjoint, squared_norm_bound
 
 __all__ = ["TotalGeneralizedVariation", "TotalGeneralizedVariationProx"]
@@ -105,7 +106,18 @@ class TotalGeneralizedVariation(Prior):
 
     def terms(self, image_shape: Sequence[int] | None = None, dtype: torch.dtype = torch.float32) -> list[Term]:
         shape = self._shape(image_shape)
-        return [Term(identity(shape, dtype), _Whole(self.bind(shape)))]
+        return [Term(identity(shape, dtype), Whole(self.bind(shape), len(shape)))]
+
+    def lifted(self, image_shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Lifted:
+        """Over (x, v): a term of the jumps ∇x − v and one of the bends E v."""
+        shape = self._shape(image_shape)
+        if dtype.is_complex:
+            raise InputError("TotalGeneralizedVariation expects real images, got complex ones; use TotalVariation")
+        bound = self.bind(shape)
+        d, spacing = len(shape) - 1, checked_spacing(self.spacing, bound.dimensions, "TotalGeneralizedVariation")
+        jumps = Term(_Jumps(shape, spacing, dtype), _Lengths(self.first, 1, d + 2))
+        bends = Term(_Bends(shape, spacing, dtype), _Lengths(self.second, 2, d + 3))
+        return Lifted(d, [jumps, bends], lambda x: torch.cat([x[None], 0.5 * gradient(x, spacing)]))
 
     @torch.no_grad()
     def _solve(self, x: Tensor, scale: float, free: bool) -> TotalGeneralizedVariationProx:
@@ -128,7 +140,7 @@ class TotalGeneralizedVariation(Prior):
         u = u_bar = x
         v = v_bar = torch.zeros_like(gradient(x, spacing)) if free else gradient(x, spacing)
         p, q = torch.zeros_like(v), torch.zeros_like(_symmetric(v, spacing))
-        # images move on the scale of their differences, duals on that of the bounds; 0.05 served best of the ratios tried
+        # images move on the scale of their differences, duals on that of the bounds; 0.05 served best
         ratio = 0.05 * float(gradient(x, spacing).abs().mean().clamp_min(1e-12)) / jumps
         ratio = min(max(ratio, 1e-4), 1e2)
         tau, sigma = step * ratio, step / ratio
@@ -169,16 +181,61 @@ class TotalGeneralizedVariation(Prior):
         return energy, (energy - bound).clamp_min(0.0) / energy.clamp_min(floor)
 
 
-class _Whole(Functional):
-    def __init__(self, prior: Prior):
-        super().__init__(prior.dimensions + 1)
-        self.prior = prior
+class _Jumps(LinearOperator):
+    """(x, v) ↦ ∇x − v."""
+
+    def __init__(self, shape: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype):
+        super().__init__((1 + len(spacing), *shape), (len(spacing), *shape), dtype)
+        self.spacing = spacing
+
+    def _apply(self, x: Tensor) -> Tensor:
+        axis = x.ndim - len(self.image_shape)
+        image, slope = x.split([1, len(self.spacing)], axis)
+        return gradient(image.squeeze(axis), self.spacing) - slope
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        axis = y.ndim - len(self.data_shape)
+        return torch.cat([gradient_adjoint(y, self.spacing).unsqueeze(axis), -y], axis)
+
+    def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
+        return math.sqrt(1.0 + squared_norm_bound(self.spacing))
+
+
+class _Bends(LinearOperator):
+    """(x, v) ↦ E v, of shape `(axes, axes, *image_shape)`."""
+
+    def __init__(self, shape: tuple[int, ...], spacing: tuple[float, ...], dtype: torch.dtype):
+        super().__init__((1 + len(spacing), *shape), (len(spacing), len(spacing), *shape), dtype)
+        self.spacing = spacing
+
+    def _apply(self, x: Tensor) -> Tensor:
+        axis = x.ndim - len(self.image_shape)
+        jacobian = gradient(x.narrow(axis, 1, len(self.spacing)), self.spacing).movedim(-len(self.spacing) - 2, axis)
+        return 0.5 * (jacobian + jacobian.transpose(axis, axis + 1))
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        axis = y.ndim - len(self.data_shape)
+        even = 0.5 * (y + y.transpose(axis, axis + 1))
+        slope = gradient_adjoint(even.movedim(axis, -len(self.spacing) - 2), self.spacing)
+        return torch.cat([torch.zeros_like(slope.narrow(axis, 0, 1)), slope], axis)
+
+    def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
+        return math.sqrt(squared_norm_bound(self.spacing))
+
+
+class _Lengths(Functional):
+    """w Σ_i |z_i|, with |·| the Euclidean norm over the `group` leading axes of an item."""
+
+    def __init__(self, weight: float, group: int, axes: int):
+        super().__init__(axes)
+        self.weight, self.group = weight, tuple(range(-axes, group - axes))
 
     def value(self, z: Tensor) -> Tensor:
-        return self.prior.value(z)
+        return self.weight * self.total(z.square().sum(self.group, keepdim=True).sqrt())
 
     def prox(self, z: Tensor, step: float) -> Tensor:
-        return self.prior.prox(z, step)
+        size = z.square().sum(self.group, keepdim=True).sqrt()
+        return z * (1.0 - step * self.weight / size.clamp_min(torch.finfo(z.dtype).tiny)).clamp_min(0.0)
 
 
 def _symmetric(v: Tensor, spacing: Sequence[float]) -> Tensor:
@@ -194,7 +251,7 @@ def _symmetric_adjoint(q: Tensor, spacing: Sequence[float]) -> Tensor:
 
 
 def _size(z: Tensor, dim: tuple[int, ...]) -> Tensor:
-    return torch.linalg.vector_norm(z, dim=dim, keepdim=True)
+    return z.square().sum(dim, keepdim=True).sqrt()
 
 
 def _project(z: Tensor, bound: float, dim: tuple[int, ...]) -> Tensor:

@@ -4,7 +4,8 @@ The names are bound at once and not lazily as in other packages: `admm`, `lsqr` 
 and a lazy look-up would hand out the function or the module depending on what was imported before.
 """
 
-from .admm import admm
+from .admm import System, admm
+from .certificate import Certificate, certify
 from .coupling import Coupling
 from .eigen import Eigen, block_krylov
 from .linear import cg
@@ -14,4 +15,19 @@ from .primal_dual import pdhg
 from .proximal import fista
 from .result import Result, Status
 
-__all__ = ["Coupling", "Eigen", "Result", "Status", "admm", "block_krylov", "cg", "fista", "lsqr", "minres", "pdhg"]
+__all__ = [
+    "Certificate",
+    "Coupling",
+    "Eigen",
+    "Result",
+    "Status",
+    "System",
+    "admm",
+    "block_krylov",
+    "certify",
+    "cg",
+    "fista",
+    "lsqr",
+    "minres",
+    "pdhg",
+]

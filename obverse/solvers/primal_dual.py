@@ -20,14 +20,14 @@ References:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .algebra import Callback, Map, check_limits, check_vector, inner, resolution
-from .coupling import Coupling, Prox
+from .algebra import Callback, Map, check_limits, check_vector, resolution
+from .coupling import Coupling, Gap, Prox, adjoint_error, length
 from .result import Result, Status
 
 __all__ = ["pdhg"]
@@ -41,7 +41,8 @@ def pdhg(
     prox: Prox | None = None,
     gradient: Map | None = None,
     lipschitz: float = 0.0,
-    gap: Callable[[Tensor, tuple[Tensor, ...]], float] | None = None,
+    gap: Gap | None = None,
+    check_every: int = 1,
     ratio: float = 1.0,
     adaptive: bool = True,
     relaxation: float | None = None,
@@ -58,7 +59,9 @@ def pdhg(
         prox: (v, s) ↦ prox_{s g}(v); None for g = 0.
         gradient: x ↦ ∇h(x); None for h = 0.
         lipschitz: L, Lipschitz constant of ∇h.
-        gap: (x, (u_1, …)) ↦ a bound of the distance to optimality, such as a duality gap; replaces the criterion.
+        gap: (x, (z_1, …), (u_1, …)) with u_i ∈ ∂f_i(z_i) ↦ a bound of the distance to optimality, such as a duality
+            gap; replaces the criterion.
+        check_every: iterations from one look at the criterion, with the balance adapted to it, to the next.
         ratio: σ‖K‖ at the start: larger takes larger dual steps and smaller primal ones.
         adaptive: let the ratio follow the residuals.
         relaxation: ρ, in (0, 2) if h = 0 and in (0, 1.5) otherwise; by default 1.9 and 1.4.
@@ -88,39 +91,42 @@ def pdhg(
     _check(couplings, norm, lipschitz if gradient is not None else 0.0, ratio, relaxation, limit)
     state = _State(couplings, x, norm, prox, gradient, lipschitz, ratio)
     history: list[float] = []
-    reason, change = "max-iterations", 0.5
-    while len(history) < max_iterations:
-        primal, dual, moved = state.advance()
-        value = gap(state.x_hat, state.u_hat) if gap is not None else max(primal, dual)
-        history.append(float(value))
-        if callback is not None:
-            callback(len(history), max_iterations, history[-1])
-        if state.excess > 1 + 1e-3:
-            reason = "norm-too-small"
-            break
-        if not math.isfinite(history[-1] + primal + dual):
-            reason = "diverged"
-            break
-        if history[-1] <= tolerance and (gap is not None or state.criterion() <= tolerance):
-            exact = state.mismatch() <= max(resolution(x.dtype) ** 0.5, tolerance)
-            reason = "converged" if exact else "wrong-adjoint"
-            break
-        if moved <= 2 * resolution(x.dtype):
-            reason = "stagnation"
-            break
-        state.relax(relaxation)
-        if adaptive and change > 1e-3 and max(primal, dual) > 2 * min(primal, dual):
-            state.ratio = state.ratio * (1 + change) if dual > primal else state.ratio / (1 + change)
-            change *= 0.95
+    reason, change, iteration = "max-iterations", 0.5, 0
+    while iteration < max_iterations:
+        iteration += 1
+        state.advance()
+        if iteration % check_every == 0 or iteration == max_iterations:
+            primal, dual, moved = state.measure()
+            history.append(float(gap(state.x_hat, state.z_hat, state.u_hat)) if gap is not None else max(primal, dual))
+            if callback is not None:
+                callback(iteration, max_iterations, history[-1])
+            if state.excess > 1 + 1e-3:
+                reason = "norm-too-small"
+                break
+            if math.isnan(history[-1]) or not math.isfinite(primal + dual):
+                reason = "diverged"
+                break
+            if history[-1] <= tolerance and (gap is not None or state.criterion() <= tolerance):
+                exact = state.mismatch() <= max(resolution(x.dtype) ** 0.5, tolerance)
+                reason = "converged" if exact else "wrong-adjoint"
+                break
+            if moved <= 2 * resolution(x.dtype):
+                reason = "stagnation"
+                break
+            if adaptive and change > 1e-3 and max(primal, dual) > 2 * min(primal, dual):
+                state.ratio = state.ratio * (1 + change) if dual > primal else state.ratio / (1 + change)
+                change *= 0.95
+        if iteration < max_iterations:
+            state.relax(relaxation)
     if history:
-        residual = float(gap(state.x_hat, state.u_hat)) if gap is not None else state.criterion()
+        residual = float(gap(state.x_hat, state.z_hat, state.u_hat)) if gap is not None else state.criterion()
     else:
         residual = math.inf
     if reason == "converged" and not residual <= tolerance:
         reason = "max-iterations"
     name = "gap" if gap is not None else "relative optimality residual"
-    status = _status(reason, name, residual, tolerance, len(history), state.excess * norm)
-    return Result(state.x_hat, status, len(history), residual, tuple(history))
+    status = _status(reason, name, residual, tolerance, iteration, state.excess * norm)
+    return Result(state.x_hat, status, iteration, residual, tuple(history))
 
 
 class _State:
@@ -141,12 +147,12 @@ class _State:
         self.ratio, self.excess = ratio, 0.0
         self.x = self.x_hat = x
         self.kx = tuple(c.apply(x).detach() for c in couplings)
-        self.u = self.u_hat = tuple(torch.zeros_like(v) for v in self.kx)
+        self.u = self.u_hat = self.z_hat = tuple(torch.zeros_like(v) for v in self.kx)
         self.back = self._adjoint(self.u)
         self.floors: tuple[float, float] | None = None
 
-    def advance(self) -> tuple[float, float, float]:
-        """Candidates from the current point; their primal and dual residuals and the relative size of the move."""
+    def advance(self) -> None:
+        """Candidates from the current point."""
         self.sigma = self.ratio / self.norm
         # One per cent above the bound keeps the step strictly inside the region of convergence.
         self.tau = 1 / (self.lipschitz + 1.01 * self.sigma * self.norm**2)
@@ -154,21 +160,25 @@ class _State:
         forward = self.x - self.tau * (self.slope + self.back)
         self.x_hat = forward if self.prox is None else self.prox(forward, self.tau).detach()
         self.kx_hat = tuple(c.apply(self.x_hat).detach() for c in self.couplings)
-        self.u_hat = tuple(
-            c.conjugate(u + self.sigma * (2 * new - old), self.sigma).detach()
+        pairs = [
+            c.conjugate(u + self.sigma * (2 * new - old), self.sigma)
             for c, u, new, old in zip(self.couplings, self.u, self.kx_hat, self.kx)
-        )
+        ]
+        self.u_hat, self.z_hat = tuple(u for u, _ in pairs), tuple(z for _, z in pairs)
         self.back_hat = self._adjoint(self.u_hat)
+
+    def measure(self) -> tuple[float, float, float]:
+        """Primal and dual residuals of the candidates and the relative size of the move."""
         step = float((self.x - self.x_hat).norm())
         if step > 1e3 * resolution(self.x.dtype) * float(self.x_hat.norm()):
-            self.excess = max(self.excess, _size(_minus(self.kx, self.kx_hat)) / (step * self.norm))
+            self.excess = max(self.excess, length(_minus(self.kx, self.kx_hat)) / (step * self.norm))
         # Without another gradient, its change is bounded by the Lipschitz constant.
         primal = float(((self.x - self.x_hat) / self.tau - self.back + self.back_hat).norm()) + self.lipschitz * step
         dual = self._dual(self.kx_hat)
         scales = self._scales()
         self.floors = scales if self.floors is None else self.floors
-        size = math.hypot(float(self.x_hat.norm()), _size(self.u_hat) / self.norm)
-        move = math.hypot(step, _size(_minus(self.u, self.u_hat)) / self.norm)
+        size = math.hypot(float(self.x_hat.norm()), length(self.u_hat) / self.norm)
+        move = math.hypot(step, length(_minus(self.u, self.u_hat)) / self.norm)
         return primal / max(scales[0], self.floors[0]), dual / max(scales[1], self.floors[1]), move / (size or 1.0)
 
     def relax(self, relaxation: float) -> None:
@@ -194,20 +204,19 @@ class _State:
         return max(float(primal.norm()) / max(scales[0], floors[0]), dual / max(scales[1], floors[1]))
 
     def mismatch(self) -> float:
-        """|⟨K x̂, û⟩ − ⟨x̂, Kᴴû⟩| relative to the vectors' sizes: zero if the adjoints given are right."""
-        left = sum(complex(inner(k, u).sum()) for k, u in zip(self.kx_hat, self.u_hat))
-        size = _size(self.kx_hat) * _size(self.u_hat) + float(self.x_hat.norm()) * float(self.back_hat.norm())
-        return abs(left - complex(inner(self.x_hat, self.back_hat).sum())) / (size or 1.0)
+        """How far the adjoints given are from right, at (x̂, û)."""
+        pulled = tuple(c.adjoint(u).detach() for c, u in zip(self.couplings, self.u_hat))
+        return adjoint_error(self.x_hat, self.kx_hat, self.u_hat, pulled)
 
     def _dual(self, product: tuple[Tensor, ...]) -> float:
         """Distance of K x̂ = `product` from the element of ∂f*(û) that the dual step produced."""
         parts = zip(self.u, self.u_hat, self.kx, self.kx_hat, product)
-        return _size(tuple((u - new) / self.sigma + (2 * hat - old) - k for u, new, old, hat, k in parts))
+        return length(tuple((u - new) / self.sigma + (2 * hat - old) - k for u, new, old, hat, k in parts))
 
     def _scales(self) -> tuple[float, float]:
         subgradient = (self.x - self.x_hat) / self.tau - self.back - self.slope
         primal = max(float(self.back_hat.norm()), float(self.slope.norm()), float(subgradient.norm()))
-        return primal or 1.0, _size(self.kx_hat) or 1.0
+        return primal or 1.0, length(self.kx_hat) or 1.0
 
     def _adjoint(self, u: tuple[Tensor, ...]) -> Tensor:
         total = torch.zeros_like(self.x)
@@ -218,10 +227,6 @@ class _State:
 
 def _minus(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(p - q for p, q in zip(a, b))
-
-
-def _size(parts: tuple[Tensor, ...]) -> float:
-    return math.sqrt(sum(float(p.norm()) ** 2 for p in parts))
 
 
 def _check(

@@ -105,7 +105,7 @@ def test_total_variation_of_a_staircase_in_closed_form():
 def test_pdhg_stops_on_the_duality_gap_given():
     b, weight, exact = staircase()
 
-    def gap(x, u):
+    def gap(x, z, u):
         primal = 0.5 * float((x - b).square().sum()) + weight * float(x.diff().abs().sum())
         back = difference_adjoint(u[0])
         return primal - float((back * b).sum() - 0.5 * back.square().sum())
