@@ -7,7 +7,7 @@ standard error.
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ app = App(
     help="Posteriors for imaging inverse problems: the image, how far to trust each part of it, and the picture of "
     "both.",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object on standard output.")]
@@ -198,7 +199,7 @@ def _reconstruct(
     inputs: list[Path],
     output: Path,
     instrument: str,
-    layers: list[dict[str, Any]],
+    layers: Sequence[Mapping[str, Any]],
     *,
     reference: Path | None = None,
     seed: int = 0,

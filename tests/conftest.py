@@ -12,17 +12,20 @@ import pytest
 import tifffile
 
 
-def micrograph(shape=(48, 56), seed=0):
-    """Blurred spots on a background of 100 counts with Poisson and read noise, and the PSF that blurred them."""
+def micrograph(shape=(32, 40), seed=0):
+    """Round cells on a background of 100 counts, blurred, with Poisson and read noise; and the PSF that blurred them."""
     rng = np.random.default_rng(seed)
     truth = np.zeros(shape)
-    for index in rng.integers(0, truth.size, max(6, truth.size // 200)):
-        truth.flat[index] = rng.uniform(2000, 8000)
+    grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    for _ in range(max(6, truth.size // 200)):
+        centre, radius = [rng.uniform(0, n) for n in shape], rng.uniform(1.5, 4)
+        away = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)))
+        truth += rng.uniform(100, 400) / (1 + np.exp((away - radius) / 0.3))
     axes = np.meshgrid(*[np.arange(-4, 5)] * len(shape), indexing="ij")
     psf = np.exp(-sum(axis**2 for axis in axes) / (2 * 1.5**2))
     psf /= psf.sum()
     transfer = np.fft.rfftn(np.roll(np.pad(psf, [(0, n - 9) for n in shape]), [-4] * len(shape), range(len(shape))))
-    blurred = np.fft.irfftn(np.fft.rfftn(truth) * transfer, s=shape).clip(0)
+    blurred = np.fft.irfftn(np.fft.rfftn(truth) * transfer, s=shape, axes=range(len(shape))).clip(0)
     data = 100 + rng.poisson(blurred) + rng.normal(0, 3, shape)
     return data.clip(0).round().astype(np.uint16), psf.astype(np.float32)
 
@@ -69,7 +72,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
     """A micrograph in 2-D and one in 3-D, each with its PSF, as TIFF files."""
     folder = tmp_path_factory.mktemp("micrographs")
     made = {}
-    for name, shape in (("2d", (48, 56)), ("3d", (12, 32, 40))):
+    for name, shape in (("2d", (32, 40)), ("3d", (12, 24, 28))):
         data, psf = micrograph(shape)
         axes = "ZYX"[-len(shape) :]
         metadata = {

@@ -11,7 +11,8 @@ import obverse as ob
 
 def test_reconstruct_writes_what_it_says(obverse, files, tmp_path):
     out = tmp_path / "out"
-    done = obverse("reconstruct", files["2d"], "--psf", files["psf2d"], "-o", out, "--json", "--rank", 5)
+    camera = ("--set", "gain=1", "--set", "read_noise=3")
+    done = obverse("reconstruct", files["2d"], "--psf", files["psf2d"], "-o", out, "--json", "--rank", 5, *camera)
     assert done.code == 0, done.stderr
     names = {p.name for p in out.iterdir()}
     assert names == {
@@ -26,7 +27,7 @@ def test_reconstruct_writes_what_it_says(obverse, files, tmp_path):
     image, std = tifffile.imread(out / "image.ome.tif"), tifffile.imread(out / "std.ome.tif")
     np.testing.assert_allclose(image, posterior.mean[0].numpy(), rtol=1e-5)
     np.testing.assert_allclose(std, posterior.std[0].numpy(), rtol=1e-4)
-    assert posterior.covariance.factors()[0].shape == (48 * 56, 5)
+    assert posterior.covariance.factors()[0].shape == (32 * 40, 5)
     record = json.loads((out / "run.json").read_text())
     assert record["seed"] == 0 and record["settings"]["rank"] == 5
     assert {item["role"] for item in record["inputs"]} == {"data", "psf"}
@@ -46,7 +47,7 @@ def test_the_image_is_sharper_than_the_data(obverse, files, tmp_path):
 def test_three_dimensions(obverse, files, tmp_path):
     done = obverse("reconstruct", files["3d"], "--psf", files["psf3d"], "-o", tmp_path / "out", "--json")
     assert done.code == 0, done.stderr
-    assert tifffile.imread(tmp_path / "out" / "std.ome.tif").shape == (12, 32, 40)
+    assert tifffile.imread(tmp_path / "out" / "std.ome.tif").shape == (12, 24, 28)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["spacing"] == [None, 0.3, 0.1, 0.1]
 
 

@@ -86,4 +86,4 @@ def _whole(parts: list[Posterior], tiles: tuple[Tile, ...], mean: torch.Tensor, 
 
 
 def _kept(part: Posterior) -> int:
-    return part.covariance.rank if isinstance(part.covariance, LowRankDiagonal) else 16
+    return part.covariance.U.shape[1] if isinstance(part.covariance, LowRankDiagonal) else 16
