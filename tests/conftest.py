@@ -13,7 +13,7 @@ import tifffile
 
 
 def micrograph(shape=(32, 40), seed=0):
-    """Round cells on a background of 100 counts, blurred, with Poisson and read noise; and the PSF that blurred them."""
+    """Round cells on a background of 100 counts, blurred, with Poisson and read noise; and the PSF of the blur."""
     rng = np.random.default_rng(seed)
     truth = np.zeros(shape)
     grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
