@@ -24,6 +24,7 @@ _SMALLEST = 8  # pixels along each side of a picture that can be deconvolved
 _PLANE_REACH = 4.0  # λ/NA: 97 % of the light of an Airy pattern lies within
 _AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
 _BRIGHT = 0.999  # quantile of the picture that is scaled to one
+_LARGE = 2**18  # pixels: beyond, every product with the covariance takes a second or more
 _NEGATIVE = 6.0  # standard deviations of read noise: data further below the given background contradict it
 WEIGHT = (
     2.0  # of the maximum-likelihood weight of total variation; gives the coverage in studies/microscopy_calibration
@@ -56,6 +57,9 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
             f"The padding of {settings.padding} is less than the PSF's reach {tuple(own)}: borders may be wrong."
         )
     _photometry(counts, h, settings, facts, warnings)
+    large = counts.size > _LARGE
+    facts["rank"] = (5 if large else 16) if settings.rank == "auto" else int(settings.rank)
+    facts["probes"] = (32 if large else 128) if settings.probes == "auto" else int(settings.probes)
     facts["warnings"] = warnings
     return facts
 

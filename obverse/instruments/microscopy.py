@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +43,7 @@ from .base import Footprint, Measurement
 from .padding import good_size, pad
 
 _MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
+_SKEWNESS = 0.2  # of a pixel's noise, up to which the same is said; 25 photons without read noise have it
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
 # Relative residuals of the image and of products with Σ: far below the noise, and within reach of single precision.
 _ACCURACY = {"tolerance": 1e-4, "covariance_tolerance": 1e-2}
@@ -82,9 +84,13 @@ class Settings(BaseModel):
         "auto", description="gradient that the smoothed total variation rounds off"
     )
     iterations: int | None = Field(None, ge=1, le=1_000_000, description="most iterations; the method's own if null")
-    rank: int = Field(16, ge=1, le=500, description="components of the uncertainty that are stored")
+    rank: int | Literal["auto"] = Field(
+        "auto", ge=1, le=500, description="components of the uncertainty that are stored; 16, or 5 of large images"
+    )
     samples: int = Field(1000, ge=20, le=1_000_000, description="draws of a sampler")
-    probes: int = Field(128, ge=8, le=100_000, description="products spent on marginal variances of large images")
+    probes: int | Literal["auto"] = Field(
+        "auto", ge=8, le=100_000, description="products spent on marginal variances; 128, or 32 of large images"
+    )
     padding: int | Literal["auto"] = Field(
         "auto", description="mirrored pixels at each border; the PSF's reach if auto"
     )
@@ -123,7 +129,7 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
     halo = tuple(min(n, 2 * r) for n, r in zip(shape, reach))
     # A tile is at least as large as its halo, so that padding grows it to at most three halves per axis.
     growth = float(np.prod([min(1.5, good_size(n + 2 * r) / n) for n, r in zip(shape, reach)]))
-    arrays = _ARRAYS + 4 * (settings.rank if settings.method in ("laplace", "gaussian", "langevin") else 0)
+    arrays = _ARRAYS + 4 * (facts["rank"] if settings.method in ("laplace", "gaussian", "langevin") else 0)
     return Footprint(halo, growth * arrays * _BYTES_PER_VALUE, _FIXED_BYTES)
 
 
@@ -155,13 +161,13 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
         spectrum = characterisation.field(facts, shape)
         mean = float(measurement.y[measurement.crop].mean())
         field = priors.GaussianField(torch.from_numpy(spectrum), shape, mean)
-        return methods.Gaussian(field, rank=settings.rank, probes=settings.probes, seed=seed, **_ACCURACY, **limit)
+        return methods.Gaussian(field, rank=facts["rank"], probes=facts["probes"], seed=seed, **_ACCURACY, **limit)
     if settings.method == "laplace":
-        options = {"probes": settings.probes, "seed": seed, **_ACCURACY, **limit}
-        return methods.Laplace(variation, weight, settings.rank, **options)
+        options = {"probes": facts["probes"], "seed": seed, **_ACCURACY, **limit}
+        return methods.Laplace(variation, weight, facts["rank"], **options)
     if settings.method == "langevin":
-        rank = settings.rank
-        return methods.Langevin(prior=variation, weight=weight, samples=settings.samples, rank=rank, seed=seed)
+        rank, samples = facts["rank"], settings.samples
+        return methods.Langevin(prior=variation, weight=weight, samples=samples, rank=rank, seed=seed)
     if settings.method == "map":
         exact = dataclasses.replace(variation, smoothing=0.0)
         return methods.MAP(prior=exact, weight=weight, positivity=True, seed=seed, **limit)
@@ -188,16 +194,19 @@ def write(volume: Volume, path: str | Path) -> Path:
 
 
 def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
-    """The noise law. Where photons are many its variance is read off the smoothed data once: the exact counting law
-    differs from that by less than the gain is known, and costs a hundred times more."""
+    """The noise law. Where it is nearly Gaussian (many photons, or read noise that hides the few) its variance is read
+    off the smoothed data once: the exact counting law differs from that by less than the gain is known, and costs a
+    hundred times more."""
     if gain <= 0 and settings.method == "richardson-lucy":
         # It knows counts only: the gain that gives the same variance at the mean level.
         level = max(float(y.clamp_min(0).mean()), 1e-6)
         return PoissonGaussian(read_noise**2 / level, 1e-3 * read_noise)
     if gain <= 0:
         return Gaussian(read_noise)
-    counting = settings.method in ("map", "richardson-lucy")
-    if counting or float(y.clamp_min(0).mean()) / gain < _MANY_PHOTONS:
+    # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.
+    skewness = 2 * gain / (3**1.5 * read_noise) if read_noise > 0 else math.inf
+    few = float(y.clamp_min(0).mean()) / gain < _MANY_PHOTONS and skewness > _SKEWNESS
+    if few or settings.method in ("map", "richardson-lucy"):
         return PoissonGaussian(gain, read_noise)
     smooth = ndimage.uniform_filter(y.numpy(), (1,) * (y.ndim - 2) + (_SMOOTH, _SMOOTH), mode="wrap")  # type: ignore[arg-type]
     variance = gain * np.maximum(smooth, 0) + read_noise**2

@@ -61,7 +61,10 @@ class Curvature:
         if known is not None:
             return StationaryCovariance(known, self.image_shape)
         generator = torch.Generator().manual_seed(self.seed)
-        return circulant_preconditioner(self.matvec, self.image_shape, generator, dtype=self.dtype, device=self.device)
+        probes = _PROBES if math.prod(self.image_shape) <= _LARGE else 2
+        return circulant_preconditioner(
+            self.matvec, self.image_shape, generator, probes=probes, dtype=self.dtype, device=self.device
+        )
 
     def covariance(self, tolerance: float | None = None, max_iterations: int = 2000, probes: int = 128) -> Covariance:
         """Q⁻¹: in closed form where there is one, else matrix-free."""
@@ -126,3 +129,7 @@ def marginal_facts(covariance: Covariance) -> dict[str, Any]:
         return {"marginals": "closed form"}
     told = covariance.diagonal_report()
     return {"marginals": told["kind"], **{f"marginals_{key}": value for key, value in told.items() if key != "kind"}}
+
+
+# Probes of the preconditioner's spectrum; two do for large images, where each costs as much as a step of the solver.
+_PROBES, _LARGE = 8, 2**18

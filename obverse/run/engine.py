@@ -25,7 +25,7 @@ from ..volume import Volume
 from .assemble import Assembly, join
 from .batch import Progress, Request
 from .config import instrument as load_instrument
-from .figures import compare
+from .figures import compare, resolve
 from .plan import Tile, plan
 from .store import Store, describe_inputs, now, versions
 
@@ -98,7 +98,7 @@ def reconstruct(path: Path, folder: Path, request: Request, progress: Progress) 
     run = _Run(module, request, volume, facts, store)
     try:
         notes = [_tile(run, tile, len(tiles.tiles), progress) for tile in tiles.tiles]
-        assembly = join(store.work, tiles, shape, rank=getattr(settings, "rank", None))
+        assembly = join(store.work, tiles, shape, rank=facts.get("rank"))
         return _publish(run, assembly, notes, inputs, reference, started, began)
     except BaseException:
         store.abandon()
@@ -123,7 +123,7 @@ def _tile(run: _Run, tile: Tile, count: int, progress: Progress) -> dict[str, An
     if isinstance(result, Posterior):
         posterior = result.crop(measurement.crop).affine(measurement.scale, measurement.offset).crop(inner)
         path = run.store.work / f"{tile.index:04d}.posterior.safetensors"
-        posterior.save(path, rank=getattr(request.settings, "rank", None), overwrite=True)
+        posterior.save(path, rank=run.facts.get("rank"), overwrite=True)
     ideal = measurement.problem.operator(result.image)
     spread = measurement.problem.noise.variance(ideal).sqrt().expand_as(ideal)
 
@@ -162,6 +162,8 @@ def _publish(
     stored = {"data": data, "prediction": assembly.prediction, "noise_std": assembly.noise_std}
     if reference is not None:
         stored["reference"] = np.asarray(reference.image(), dtype=np.float32)
+    periods, curves = resolve(data, assembly, reference, volume.spacing_in("X", "nm"))
+    stored |= curves
     paths = {"image": folder / "image.ome.tif"}
     kept = {"image.ome.tif", "measurement.safetensors", "report.html", "run.json"}
     kept |= {"std.ome.tif", "posterior.safetensors"} if assembly.posterior else {"estimate.safetensors"}
@@ -181,6 +183,7 @@ def _publish(
     status = next((note["status"] for note in notes if not note["status"]["converged"]), notes[0]["status"])
     figures = {
         **compare(data, assembly, reference),
+        **periods,
         "evaluations": sum(int(note["diagnostics"].get("evaluations", 0)) for note in notes),
         "seconds": time.perf_counter() - began,
     }
