@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from .axis_filter import AxisFilter
 from .base import LinearOperator, constant_like
 from .boundary import extend, fold, require_boundary
-from .filters import as_kernel, by_parts, correlate_axis, correlate_axis_adjoint, separate
+from .filters import as_kernel, by_parts, separate
 from .inverse import divide_spectrum
 from .spectral import transfer_function
 
@@ -92,19 +93,17 @@ class Downsample(LinearOperator):
                     f"a reflected image of {n} pixels reaches {n - 1} pixels beyond its edge, got a kernel of shape "
                     f"{tuple(kernel.shape[1:])}; crop the kernel"
                 )
-        self._separable = separate(kernel[0]) if len(kernel) == 1 else None
+        self._passes = self._one_dimensional()
         self._coarse = _aliased_power(kernel, image, factors) if boundary == "circular" else None
 
     def _apply(self, x: Tensor) -> Tensor:
         if x.is_complex():
             return by_parts(self._apply, x)
+        if self._passes is not None:
+            for one in self._passes:
+                x = one._apply(x)
+            return x
         extended = extend(x, self._margins, self.boundary)
-        if self._separable is not None:
-            # the last axis first: it is the contiguous one, and the others then have less to do
-            for dim in range(-1, -len(self.factor) - 1, -1):
-                taps = constant_like(self._separable[dim], x).flip(0)[None]
-                extended = correlate_axis(extended, taps, dim, self.factor[dim])
-            return extended
         folded, weight, groups = self._channels(extended)
         result = _CONVOLVE[weight.ndim](folded, weight, stride=self.factor, groups=groups)
         return result.reshape(*x.shape[: x.ndim - len(self.image_shape)], *self.data_shape)
@@ -112,16 +111,14 @@ class Downsample(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         if y.is_complex():
             return by_parts(self._adjoint, y)
+        if self._passes is not None:
+            for one in reversed(self._passes):
+                y = one._adjoint(y)
+            return y
         sizes = tuple(n + before + after for n, (before, after) in zip(self.image_shape[1:], self._margins))
-        if self._separable is not None:
-            extended = y
-            for dim in range(-len(self.factor), 0):
-                taps = constant_like(self._separable[dim], y).flip(0)[None]
-                extended = correlate_axis_adjoint(extended, taps, dim, sizes[dim], self.factor[dim])
-        else:
-            folded, weight, groups = self._channels(y)
-            extended = _CONVOLVE_ADJOINT[weight.ndim](folded, weight, stride=self.factor, groups=groups)
-            extended = extended.reshape(*y.shape[: 1 - len(self.data_shape)], *sizes)
+        folded, weight, groups = self._channels(y)
+        extended = _CONVOLVE_ADJOINT[weight.ndim](folded, weight, stride=self.factor, groups=groups)
+        extended = extended.reshape(*y.shape[: 1 - len(self.data_shape)], *sizes)
         return fold(extended, self._margins, self.boundary)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
@@ -138,6 +135,27 @@ class Downsample(LinearOperator):
         ratio = d if weight is None else d / weight.double().reshape(())
         coarse = divide_spectrum(self._apply(wide), constant_like(self._coarse, d) + ratio, len(self.factor))
         return ((wide - self._adjoint(coarse)) / d).to(b.dtype)
+
+    def _one_dimensional(self) -> tuple[AxisFilter, ...] | None:
+        """One filter for each axis of a separable kernel, the first axis first: it has the longest rows to add."""
+        factors = separate(self.kernel[0]) if len(self.kernel) == 1 else None
+        if factors is None:
+            return None
+        passes, shape = [], self.image_shape
+        for i, taps in enumerate(factors):
+            passes.append(
+                AxisFilter(
+                    shape,
+                    taps.flip(0)[None],
+                    i - len(factors),
+                    stride=self.factor[i],
+                    start=self._margins[i][0],
+                    count=self.data_shape[i + 1],
+                    boundary=self.boundary,
+                )
+            )
+            shape = passes[-1].data_shape
+        return tuple(passes)
 
     def _channels(self, x: Tensor) -> tuple[Tensor, Tensor, int]:
         weight = constant_like(self.kernel, x).flip(tuple(range(1, self.kernel.ndim)))[:, None]

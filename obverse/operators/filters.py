@@ -1,22 +1,14 @@
-"""One-dimensional filters along one axis of an image, with a stride, and checks and factors of a kernel.
-
-    (correlate x)[f, m] = Σ_j taps[f, j] x[stride·m + j]
-
-The filters' outputs are concatenated along the axis. Channels, batch and the other axes are folded into the batch of a
-one-channel `conv2d`: on CPUs this is several times faster than a depthwise convolution.
-"""
+"""Kernels of filters: checks, and one-dimensional factors where there are any."""
 
 from collections.abc import Callable, Sequence
-from math import prod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
 from .base import require_finite
 
-__all__ = ["as_kernel", "by_parts", "correlate_axis", "correlate_axis_adjoint", "separate"]
+__all__ = ["as_kernel", "by_parts", "separate"]
 
 
 def as_kernel(kernel: Tensor, image_shape: Sequence[int], name: str) -> Tensor:
@@ -61,40 +53,3 @@ def separate(kernel: Tensor) -> tuple[Tensor, ...] | None:
 def by_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A real linear function applied to the real and the imaginary part."""
     return torch.complex(function(x.real), function(x.imag))
-
-
-def correlate_axis(x: Tensor, taps: Tensor, dim: int, stride: int = 1) -> Tensor:
-    """Correlate axis `dim` (negative) of `x` with each row of `taps` (filters, length)."""
-    folded, shape, last = _fold_axes(x, dim)
-    weight = taps[:, None, None, :] if last else taps[:, None, :, None]
-    result = F.conv2d(folded, weight, stride=(1, stride) if last else (stride, 1))
-    if last and len(taps) > 1:
-        result = result.movedim(1, 2)
-    return result.reshape(*shape[:dim], -1, *shape[len(shape) + dim + 1 :])
-
-
-def correlate_axis_adjoint(y: Tensor, taps: Tensor, dim: int, size: int, stride: int = 1) -> Tensor:
-    """The adjoint of `correlate_axis` on inputs whose axis `dim` has `size` pixels."""
-    shape, filters = tuple(y.shape), len(taps)
-    last = dim == -1
-    count = shape[dim] // filters
-    extra = size - (count - 1) * stride - taps.shape[1]
-    if last:
-        folded = y.reshape(-1, y.shape[-2], filters, count).movedim(2, 1)
-        weight, strides, padding = taps[:, None, None, :], (1, stride), (0, min(extra, stride - 1))
-    else:
-        folded = y.reshape(-1, filters, count, prod(shape[dim + 1 :]))
-        weight, strides, padding = taps[:, None, :, None], (stride, 1), (min(extra, stride - 1), 0)
-    result = F.conv_transpose2d(folded, weight, stride=strides, output_padding=padding)
-    missing = extra - max(padding)
-    if missing:
-        result = F.pad(result, (0, missing) if last else (0, 0, 0, missing))
-    return result.reshape(*shape[:dim], size, *shape[len(shape) + dim + 1 :])
-
-
-def _fold_axes(x: Tensor, dim: int) -> tuple[Tensor, tuple[int, ...], bool]:
-    """`x` as (batch, 1, rows, columns) in which the axis is the columns if it is the last one, else the rows."""
-    shape = tuple(x.shape)
-    if dim == -1:
-        return x.reshape(-1, 1, *shape[-2:]), shape, True
-    return x.reshape(-1, 1, shape[dim], prod(shape[dim + 1 :])), shape, False

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .base import LinearOperator, constant_like
-from .boundary import extend, fold
-from .filters import by_parts, correlate_axis, correlate_axis_adjoint
+from .axis_filter import AxisFilter
+from .base import LinearOperator
+from .filters import by_parts
 from .taps import scaling_filter
 
 __all__ = ["Wavelet"]
@@ -69,16 +69,18 @@ class Wavelet(LinearOperator):
         low = scaling_filter(wavelet)
         high = low.flip(0) * torch.tensor([1.0, -1.0], dtype=torch.float64).repeat(len(low) // 2)
         self.bank = torch.stack([low, high]).to(self.real_dtype)
+        #: the filters of each level, along each active axis
+        self._passes = tuple(f for level in range(levels) for f in self._level(level))
 
     def _apply(self, x: Tensor) -> Tensor:
         if x.is_complex():
             return by_parts(self._apply, x)
-        return self._analyse(x, self.levels)
+        return self._analyse(x, 0)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if y.is_complex():
             return by_parts(self._adjoint, y)
-        return self._synthesise(y, self.levels)
+        return self._synthesise(y, 0)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         return 1.0
@@ -88,28 +90,31 @@ class Wavelet(LinearOperator):
             return b / ((1.0 if weight is None else weight.reshape(())) + damping)
         return self._adjoint(self._apply(b) / (weight + damping))
 
-    def _analyse(self, x: Tensor, levels: int) -> Tensor:
-        bank = constant_like(self.bank, x)
-        for dim in self._active:
-            x = correlate_axis(extend(x, self._margins(dim), "circular"), bank, dim, stride=2)
-        if levels == 1:
+    def _level(self, level: int) -> list[AxisFilter]:
+        shape = tuple(
+            n >> level if i - len(self.image_shape) in self._active else n for i, n in enumerate(self.image_shape)
+        )
+        start = self.bank.shape[1] // 2 - 1
+        return [
+            AxisFilter(shape, self.bank, dim, stride=2, start=start, count=shape[dim] // 2, boundary="circular")
+            for dim in self._active
+        ]
+
+    def _analyse(self, x: Tensor, level: int) -> Tensor:
+        axes = len(self._active)
+        for one in self._passes[level * axes : (level + 1) * axes]:
+            x = one._apply(x)
+        if level + 1 == self.levels:
             return x
-        return self._replace_corner(x, self._analyse(self._corner(x), levels - 1))
+        return self._replace_corner(x, self._analyse(self._corner(x), level + 1))
 
-    def _synthesise(self, y: Tensor, levels: int) -> Tensor:
-        if levels > 1:
-            y = self._replace_corner(y, self._synthesise(self._corner(y), levels - 1))
-        bank = constant_like(self.bank, y)
-        for dim in reversed(self._active):
-            margins = self._margins(dim)
-            size = y.shape[dim] + sum(margins[0])
-            y = fold(correlate_axis_adjoint(y, bank, dim, size, stride=2), margins, "circular")
+    def _synthesise(self, y: Tensor, level: int) -> Tensor:
+        axes = len(self._active)
+        if level + 1 < self.levels:
+            y = self._replace_corner(y, self._synthesise(self._corner(y), level + 1))
+        for one in reversed(self._passes[level * axes : (level + 1) * axes]):
+            y = one._adjoint(y)
         return y
-
-    def _margins(self, dim: int) -> list[tuple[int, int]]:
-        """Margins of the last axes from `dim` on: only axis `dim` has any."""
-        half = self.bank.shape[1] // 2 - 1
-        return [(half, half)] + [(0, 0)] * (-dim - 1)
 
     def _corner(self, x: Tensor) -> Tensor:
         for dim in self._active:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from obverse import operators as ops
+from obverse.operators.axis_filter import AxisFilter
 from obverse.operators.taps import scaling_filter
 
 
@@ -80,6 +81,18 @@ def downsample_matrix(operator):
     )
 
 
+def axis_filter_matrix(image_shape, taps, dim, stride, start, count, boundary):
+    n, (filters, length) = image_shape[dim], taps.shape
+    axis = np.zeros((filters, count, n))
+    for f, m, j in np.ndindex(filters, count, length):
+        source = _look_up(stride * m + j - start, n, boundary)
+        if source is not None:
+            axis[f, m, source] += taps[f, j]
+    before = np.eye(math.prod(image_shape[:dim]))
+    behind = np.eye(math.prod(image_shape[len(image_shape) + dim + 1 :]))
+    return np.kron(np.kron(before, axis.reshape(filters * count, n)), behind)
+
+
 def fourier_matrix(image_shape, mask):
     matrix = np.ones((1, 1))
     for n in image_shape[1:]:
@@ -137,6 +150,15 @@ def _downsample(image_shape, factor, kernel, boundary="circular", **keywords):
     return Case(make, lambda: downsample_matrix(make(torch.float64)))
 
 
+def _axis_filter(image_shape, taps, dim, stride, start, count, boundary):
+    return Case(
+        lambda dtype: AxisFilter(
+            image_shape, taps.to(dtype), dim, stride=stride, start=start, count=count, boundary=boundary
+        ),
+        lambda: axis_filter_matrix(image_shape, taps, dim, stride, start, count, boundary),
+    )
+
+
 def _complex(dtype):
     return torch.complex64 if dtype == torch.float32 else torch.complex128
 
@@ -187,6 +209,15 @@ CASES = {
     "downsample reflect": _downsample((2, 6, 8), 2, random(4, 5), "reflect"),
     "downsample per channel": _downsample((2, 6, 6), 3, random(2, 3, 4), phase=0),
     "downsample 3-D": _downsample((1, 3, 4, 8), (1, 2, 4), "gaussian"),
+    # several blocks along the axis, except where one block is said to be enough
+    "axis filter circular": _axis_filter((2, 1, 160), random(1, 9), -1, 2, 4, 80, "circular"),
+    "axis filter bank": _axis_filter((1, 144, 2), random(2, 8), -2, 2, 3, 72, "circular"),
+    "axis filter bank, last axis": _axis_filter((1, 2, 144), random(2, 8), -1, 2, 3, 72, "circular"),
+    "axis filter reflect, ragged": _axis_filter((1, 101, 2), random(1, 7), -2, 1, 3, 101, "reflect"),
+    "axis filter circular, ragged": _axis_filter((1, 1, 101), random(1, 14), -1, 1, 5, 101, "circular"),
+    "axis filter skips pixels": _axis_filter((1, 130, 1, 2), random(1, 2), -3, 3, -1, 43, "zero"),
+    "axis filter valid": _axis_filter((1, 1, 150), random(1, 31), -1, 1, 0, 120, "zero"),
+    "axis filter one block": _axis_filter((1, 2, 3, 5), random(2, 4), -1, 1, 2, 5, "reflect"),
     "fourier": Case(
         lambda dtype: ops.Fourier((2, 4, 5), dtype=_complex(dtype)), lambda: fourier_matrix((2, 4, 5), 1.0)
     ),
