@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..noise import ComplexGaussian, Gaussian, Noise, Poisson, PoissonGaussian
+from ..solvers.algebra import squared
 
 
 class Fidelity:
@@ -53,8 +54,7 @@ class Quadratic(Fidelity):
         self.y, self.weight = y, weight
 
     def value(self, z: Tensor) -> Tensor:
-        r = z - self.y
-        return 0.5 * (self.weight * (r.real.square() + r.imag.square() if r.is_complex() else r.square())).sum()
+        return 0.5 * (self.weight * squared(z - self.y)).sum()
 
     def gradient(self, z: Tensor) -> Tensor:
         return self.weight * (z - self.y)

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..operators.base import LinearOperator
 from ..priors.base import Prior, Scaled, Sum
 from ..problem import Problem
+from ..solvers.algebra import squared
 from .curvature import constant
 
 # Power iteration approaches the norm from below.
@@ -88,7 +89,7 @@ class Target:
         """U of each image, up to a constant: batch shape."""
         if self._quadratic and self._weight is not None:
             residual = self.y - self.problem.operator(x)
-            total = 0.5 * (self._weight * _square(residual)).sum(self.data_axes)
+            total = 0.5 * (self._weight * squared(residual)).sum(self.data_axes)
         else:
             total = -self.problem.log_likelihood(x, self.y)
         for part in self.smooth:
@@ -96,7 +97,7 @@ class Target:
         for part in self.enveloped:
             assert self.smoothing is not None
             nearest = part.prox(x, self.smoothing)
-            total = total + part.value(nearest) + _square(x - nearest).sum(self.axes) / (2 * self.smoothing)
+            total = total + part.value(nearest) + squared(x - nearest).sum(self.axes) / (2 * self.smoothing)
         return total
 
     def typical_curvature(self, x: Tensor) -> float:
@@ -187,10 +188,6 @@ def _norm(product: Callable[[Tensor], Tensor], like: Tensor, iterations: int = 6
         if value == 0.0 or abs(value - previous) <= 1e-4 * value:
             break
     return _MARGIN * value
-
-
-def _square(x: Tensor) -> Tensor:
-    return x.real.square() + x.imag.square() if x.is_complex() else x.square()
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:

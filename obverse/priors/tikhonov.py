@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..operators.base import LinearOperator
+from ..solvers.algebra import squared
 from .base import Functional, Hessian, Prior, Term, batch_sum, check_step, identity
 
 __all__ = ["Tikhonov"]
@@ -47,7 +48,7 @@ class Tikhonov(Prior):
     def value(self, x: Tensor) -> Tensor:
         z = x if self.operator is None else self.operator(x)
         axes = self.dimensions + 1 if self.operator is None else len(self.operator.data_shape)
-        return 0.5 * batch_sum(_square(z), axes, "Tikhonov")
+        return 0.5 * batch_sum(squared(z), axes, "Tikhonov")
 
     def gradient(self, x: Tensor) -> Tensor:
         return x.clone() if self.operator is None else self.operator.gram(x)
@@ -79,11 +80,7 @@ class Tikhonov(Prior):
 
 class _HalfSquare(Functional):
     def value(self, z: Tensor) -> Tensor:
-        return 0.5 * self.total(_square(z))
+        return 0.5 * self.total(squared(z))
 
     def prox(self, z: Tensor, step: float) -> Tensor:
         return z / (1.0 + step)
-
-
-def _square(z: Tensor) -> Tensor:
-    return z.real.square() + z.imag.square() if z.is_complex() else z.square()

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
+from ..solvers.algebra import squared
 from .base import Functional, Hessian, Prior, Term, batch_sum, check_step
 from .differences import checked_spacing, gradient, gradient_adjoint
 from .tv_prox import TotalVariationProx, total_variation_prox
@@ -183,7 +184,7 @@ class TotalVariation(Prior):
     def _radius(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """√(|g|² + ε²): summed over axes per pixel, and shaped to divide `g`."""
         axis = -self.dimensions - 2
-        energy = g.real.square() + g.imag.square() if g.is_complex() else g.square()
+        energy = squared(g)
         if self.isotropic:
             energy = energy.sum(axis, keepdim=True)
         r = (energy + self.smoothing**2).sqrt()
@@ -222,5 +223,4 @@ class _GroupNorm(Functional):
         if not self.prior.isotropic:
             return z.abs()
         # several times as fast as torch's vector_norm over a leading axis
-        energy = z.real.square() + z.imag.square() if z.is_complex() else z.square()
-        return energy.sum(-self.axes, keepdim=True).sqrt()
+        return squared(z).sum(-self.axes, keepdim=True).sqrt()

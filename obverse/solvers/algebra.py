@@ -28,6 +28,7 @@ __all__ = [
     "norm",
     "real_inner",
     "resolution",
+    "squared",
 ]
 
 Map = Callable[[Tensor], Tensor]
@@ -73,6 +74,11 @@ def mismatch(apply: Map, adjoint: Map, b: Tensor, batch_dims: int = 0) -> Tensor
     size = data * length + image.square()
     telling = image.square() > resolution(b.dtype) ** 0.5 * data * length
     return torch.where(telling | ~torch.isfinite(gap), gap / torch.where(size > 0, size, 1.0), 0.0)
+
+
+def squared(a: Tensor) -> Tensor:
+    """|a|² elementwise, real, without the root that `abs` takes of complex numbers."""
+    return a.real.square() + a.imag.square() if a.is_complex() else a.square()
 
 
 def resolution(dtype: torch.dtype) -> float:

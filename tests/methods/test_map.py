@@ -9,7 +9,15 @@ from obverse.methods.fused import compiled_step, plain_step
 from obverse.methods.map import MAP
 from obverse.noise import ComplexGaussian, Gaussian, Poisson, PoissonGaussian
 from obverse.operators import Convolution, Dense, Fourier, Gradient, Identity, Mask
-from obverse.priors import L1, GaussianField, Positivity, Tikhonov, TotalVariation, WaveletL1
+from obverse.priors import (
+    L1,
+    GaussianField,
+    Positivity,
+    Tikhonov,
+    TotalGeneralizedVariation,
+    TotalVariation,
+    WaveletL1,
+)
 from obverse.problem import Problem
 
 SHAPE = (1, 16, 20)
@@ -208,6 +216,30 @@ def _takes_mask():
     import inspect
 
     return "mask" in inspect.signature(Fourier.__init__).parameters
+
+
+def test_generalised_variation_moves_image_and_slopes_together():
+    prior, noise = TotalGeneralizedVariation(tolerance=2e-4), Gaussian(0.1)
+    y = Problem(Identity(SHAPE), noise).simulate(blocks() + torch.linspace(0, 1, 20, dtype=torch.float64), seed=7)
+    method = MAP(prior=prior, weight=5.0, tolerance=3e-4, max_iterations=5000)
+    nested, joint = (method(y, Problem(operator, noise)) for operator in (Identity(SHAPE), dense(Identity(SHAPE))))
+    assert [nested.diagnostics["solver"], joint.diagnostics["solver"]] == ["prox", "primal-dual"]
+    assert nested.status.converged and joint.status.converged
+    assert joint.diagnostics["objective"] == pytest.approx(nested.diagnostics["objective"], rel=5e-4)
+    assert (joint.image - nested.image).norm() <= 2e-2 * nested.image.norm()
+    # with the data term in Fourier, in blocks, beside other priors and beside another of its kind
+    y = Problem(A, noise).simulate(blocks(), seed=8)
+    method = MAP(prior=prior, weight=5.0, positivity=True, tolerance=1e-3, max_iterations=5000)
+    both = [method(y, Problem(operator, noise)) for operator in (A, dense(A))]
+    halves = MAP(prior=0.5 * prior + 0.5 * prior, weight=5.0, positivity=True, tolerance=1e-3, max_iterations=5000)
+    for estimate in (*both, halves(y, Problem(A, noise))):
+        assert estimate.status.converged and estimate.image.shape == SHAPE and bool((estimate.image >= 0).all())
+        assert estimate.diagnostics["objective"] == pytest.approx(both[0].diagnostics["objective"], rel=2e-3)
+        # the history is of image and slopes, which can only be above that of the image with its best slopes
+        assert estimate.history[-1] >= estimate.diagnostics["objective"] * (1 - 4e-4)
+    shaken = both[0].image + 0.01 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    problem = Problem(A, noise)
+    assert energy(shaken, y, problem, prior, 5.0) > energy(both[0].image, y, problem, prior, 5.0) + 0.1
 
 
 def test_status_is_honest():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from obverse.errors import InputError
-from obverse.solvers import Coupling, admm, fista, pdhg
+from obverse.solvers import Coupling, System, admm, certify, fista, pdhg
 
 D, C = torch.float64, torch.complex128
 
@@ -143,6 +143,56 @@ def test_zero_solution_converges():
     assert found.status.converged and float(found.x.abs().max()) < 1e-8
 
 
+def staircase_with_data_as_quadratic():
+    """The staircase with ½‖x − b‖² as f, the system in closed form and the certificate as the criterion."""
+    b, weight, exact = staircase()
+    tv = total_variation(weight)
+    tv = Coupling(tv.apply, tv.adjoint, tv.prox, value=lambda z: weight * z.abs().sum())
+    matrix = torch.eye(30, dtype=D).diff(dim=0)
+
+    def solve(penalties):
+        inverse = torch.linalg.inv(torch.eye(30, dtype=D) + penalties[0] * matrix.T @ matrix)
+        return lambda v: inverse @ (v + b)
+
+    def smooth(x):
+        return 0.5 * (x - b).square().sum(), x - b
+
+    return b, exact, tv, System(solve, lambda x: x - b), smooth
+
+
+@pytest.mark.parametrize("rho", [1e-3, 1.0, 1e3])
+def test_admm_with_a_quadratic_f_finds_its_penalty_and_stops_on_the_certificate(rho):
+    b, exact, tv, system, smooth = staircase_with_data_as_quadratic()
+
+    def gap(x, z, u):
+        return certify([tv], x, z, u, smooth).residual
+
+    found = admm([tv], system, b, rho=rho, gap=gap, check_every=10, tolerance=1e-9, max_iterations=4000)
+    assert found.status.converged and torch.allclose(found.x, exact, atol=1e-6)
+    assert len(found.history) == found.iterations // 10
+    plain = admm([tv], system, b, rho=rho, tolerance=1e-9, max_iterations=4000)
+    assert plain.status.converged and torch.allclose(plain.x, exact, atol=1e-6)
+
+
+def test_the_certificate_bounds_what_is_missing_and_is_zero_at_the_solution_only():
+    b, exact, tv, system, smooth = staircase_with_data_as_quadratic()
+    u = torch.cumsum(exact - b, 0)[:-1]  # Kᴴu = −∇f at the solution
+    best = certify([tv], exact, [exact.diff()], [u], smooth)
+    assert best.residual < 1e-12
+    for seed in range(5):
+        x = exact + 0.1 * randn(30, seed=seed)
+        # u is a subgradient at z = K x* and so certifies any other point, with the gradient's share
+        other = certify([tv], x, [exact.diff()], [u], smooth)
+        missing = other.objective - best.objective
+        force = smooth(x)[1] + difference_adjoint(u)
+        assert missing > 0 and other.residual > 1e-3
+        assert missing <= other.gap + float(force.norm() * (x - exact).norm()) + 1e-12
+    outside = Coupling(tv.apply, tv.adjoint, tv.prox, value=lambda z: torch.tensor(torch.inf))
+    assert certify([outside], exact, [exact.diff()], [u], smooth).residual == torch.inf
+    with pytest.raises(InputError, match="value"):
+        certify([total_variation(1.0)], exact, [exact.diff()], [u], smooth)
+
+
 # What must not pass: wrong constants, wrong operators, too little work.
 
 
@@ -172,6 +222,10 @@ def test_a_wrong_adjoint_cannot_converge_in_pdhg_to_the_wrong_point_unseen():
 def test_admm_names_a_solve_that_is_not_the_inverse():
     terms, solve = Lasso().couplings()
     wrong = admm(terms, lambda v: 0.3 * solve(v), torch.zeros(50, dtype=D), max_iterations=200)
+    assert not wrong.status.converged and wrong.status.reason == "wrong-solve"
+    b, _, tv, system, _ = staircase_with_data_as_quadratic()
+    shifted = System(lambda rho: lambda v: 0.9 * system.solve(rho)(v), system.gradient)
+    wrong = admm([tv], shifted, b, max_iterations=200)
     assert not wrong.status.converged and wrong.status.reason == "wrong-solve"
 
 
