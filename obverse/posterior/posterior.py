@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import FormatError, InputError
+from ..io.record import plain
 from ..io.safe import DEFAULT_LIMIT, read_safetensors, write_safetensors
 from ..solvers.result import Status
 from .covariance import Components, Covariance
@@ -217,7 +217,7 @@ class Posterior(Estimate):
             "diagnostics": self.diagnostics,
             "provenance": self.provenance,
         }
-        text = json.dumps(_plain(facts), allow_nan=False)
+        text = json.dumps(plain(facts), allow_nan=False)
         return write_safetensors(path, arrays, {"obverse": text}, overwrite)
 
     @classmethod
@@ -283,20 +283,3 @@ def _quantile(ordered: Tensor, probability: float) -> Tensor:
     position = probability * (len(ordered) - 1)
     below = min(int(position), len(ordered) - 2)
     return torch.lerp(ordered[below], ordered[below + 1], position - below)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold; numbers that it cannot (NaN, infinity) become text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Tensor):
-        return _plain(value.detach().cpu().tolist())
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    return str(value)
