@@ -1,7 +1,8 @@
 """Downsampling ×4 of a 512×512 RGB image against deepinv's `Downsampling`, with the same filter, in the same run.
 
 deepinv convolves at full size and throws 15 of 16 pixels away; `Downsample` computes only those that are kept, axis by
-axis when the kernel separates. Both use circular boundaries and keep the same pixels; the results must agree first.
+axis when the kernel separates: at least 5 times as fast for both filters, forward and adjoint. Both use circular
+boundaries and keep the same pixels; the results must agree first.
 
     python benchmarks/downsample_is_faster_than_deepinv.py       prints a table, writes the JSON beside this file
 
@@ -57,7 +58,7 @@ def main() -> int:
                     "obverse_ms": round(a, 3),
                     "deepinv_ms": round(b, 3),
                     "ratio": round(b / a, 1),
-                    "relative_difference": difference,
+                    "relative_difference": difference[job],
                 }
             )
     print(
@@ -68,10 +69,8 @@ def main() -> int:
             f"{row['filter']:<16}{row['job']:<10}{row['obverse_ms']:>10.2f}{row['deepinv_ms']:>10.2f}{row['ratio']:>7.1f}×"
             f"   same result to {row['relative_difference']:.0e}"
         )
-    passed = all(
-        row["ratio"] >= GATE for row in rows if row["job"] == "forward" and row["filter"].startswith("gaussian")
-    )
-    print(f"gaussian ×{FACTOR} forward at least {GATE:g}× faster: {'yes' if passed else 'NO'}")
+    passed = all(row["ratio"] >= GATE for row in rows)
+    print(f"×{FACTOR}, both filters, forward and adjoint, at least {GATE:g}× faster: {'yes' if passed else 'NO'}")
     versions = {"torch": torch.__version__, "deepinv": deepinv.__version__, "python": platform.python_version()}
     machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads()}
     result = {"gate": GATE, "passed": passed, "rows": rows, "versions": versions, "machine": machine}
@@ -79,8 +78,8 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def matched(kernel: torch.Tensor, theirs, x: torch.Tensor) -> tuple[Downsample, float]:
-    """Our operator with their filter and the phase that they keep, and the relative difference of the results."""
+def matched(kernel: torch.Tensor, theirs, x: torch.Tensor) -> tuple[Downsample, dict[str, float]]:
+    """Our operator with their filter and the phase that they keep, and the relative differences of the results."""
     expected = theirs.A(x)
     best: tuple[Downsample, float] | None = None
     for phase in range(FACTOR):
@@ -89,7 +88,10 @@ def matched(kernel: torch.Tensor, theirs, x: torch.Tensor) -> tuple[Downsample, 
         if best is None or difference < best[1]:
             best = ours, difference
     assert best is not None and best[1] < 1e-5, f"the two must compute the same, they differ by {best}"
-    return best
+    adjoint = theirs.A_adjoint(expected)
+    back = float((best[0].adjoint(expected) - adjoint).norm() / adjoint.norm())
+    assert back < 1e-5, f"the two adjoints must compute the same, they differ by {back}"
+    return best[0], {"forward": best[1], "adjoint": back}
 
 
 def timed(*jobs: Callable[[], object]) -> list[float]:
