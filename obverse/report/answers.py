@@ -87,10 +87,11 @@ def _rest(page: Page) -> str:
     if page.contents.kernel is None:
         return "The rest is treated as independent from pixel to pixel."
     far = reach(page.contents.kernel)
-    within = f"up to {far} pixel{'s' if far > 1 else ''} apart" if far else "that touch, hardly,"
+    reached = f"above 0.1 up to {far} pixel{'' if far == 1 else 's'} apart" if far else "below 0.1 everywhere"
     return (
-        f"The rest is local: errors of pixels {within} hang together, in the same way everywhere, and each pixel has "
-        "its own standard deviation. Draws, correlations and regions take this into account."
+        "The rest is local: every pixel has its own standard deviation, and errors of neighbours depend on each other "
+        f"by one law all over the picture (correlation {reached}). Small as it may be from pixel to pixel, it decides "
+        "how far errors cancel or add up in a region; draws, correlations and regions here take it into account."
     )
 
 

@@ -4,8 +4,9 @@ A picture too large for the report is shown as block means B x. The covariance g
 
     B (U Λ Uᵀ + D) Bᵀ = (B U) Λ (B U)ᵀ + B D Bᵀ,
 
-and B D Bᵀ is diagonal since blocks do not overlap; edge blocks average the pixels that exist. Each array is stored as
-integers q with value = offset + step·q, so that a value read in the browser is right to ±step/2.
+and B D Bᵀ is diagonal since blocks do not overlap (`uncertainty` says what becomes of local correlations); edge blocks
+average the pixels that exist. Each array is stored as integers q with value = offset + step·q, so that a value read in
+the browser is right to ±step/2.
 """
 
 __all__ = ["Plan", "block_mean", "block_sizes", "dequantise", "floats", "make_plan", "quantise"]

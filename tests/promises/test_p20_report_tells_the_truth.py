@@ -51,6 +51,19 @@ def test_arrays_changed_after_the_run_are_exposed(tmp_path):
     assert "run.json states chi2" in page.text and "far below 1" in page.text
 
 
+def test_what_the_page_says_of_local_correlations_is_what_is_stored(tmp_path):
+    """With a kernel there is nothing to warn of; without it the same posterior brings the warning."""
+    page = page_of(make(tmp_path, local=True))
+    assert "No warnings." in page.text and "The rest is local" in page.text
+    assert json.loads(page.scripts[0])["kernel"]["shape"] == [1, 9, 13]
+    arrays, metadata = read_safetensors(tmp_path / "posterior.safetensors")
+    del arrays["correlation"]
+    write_safetensors(tmp_path / "posterior.safetensors", arrays, {"obverse": metadata["obverse"]}, overwrite=True)
+    bare = page_of(tmp_path)
+    assert "kernel" not in json.loads(bare.scripts[0]) and "The rest is local" not in bare.text
+    assert "components here hold" in bare.text and "treated as independent" in bare.text
+
+
 def test_another_target_than_stated_is_exposed(tmp_path):
     assert "the stored posterior is of the kind 'posterior'" in page_of(make(tmp_path, target="epistemic")).text
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.signal import convolve
 
 from obverse.io.safe import sha256, write_safetensors
 from obverse.posterior import Posterior
@@ -38,6 +39,34 @@ def specimen(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return image
 
 
+def kernel(axes: int) -> np.ndarray:
+    """A correlation that rings, wider along x than along y and z, and legal: the autocorrelation of a wavelet."""
+    lines = [np.exp(-((np.arange(-2, 3) / 1.2) ** 2)), np.exp(-((np.arange(-3, 4) / 1.6) ** 2))]
+    lines = [line * np.cos(0.9 * np.arange(len(line))) for line in [lines[0]] * (axes - 1) + [lines[1]]]
+    wavelet = np.ones([1] * axes)
+    for axis, line in enumerate(lines):
+        wavelet = wavelet * line.reshape([-1 if a == axis else 1 for a in range(axes)])
+    wavelet[(0,) * axes] += 0.4
+    rho = convolve(wavelet, np.flip(wavelet), method="direct")
+    return rho / rho[tuple(n // 2 for n in rho.shape)]
+
+
+def sigma(posterior: Posterior) -> np.ndarray:
+    """The stored covariance as a dense matrix, from its definition and in double precision."""
+    U, variances, d = (part.double().numpy() for part in posterior.covariance.factors())
+    shape, rho = posterior.mean.shape, posterior.covariance.correlation
+    places = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1).reshape(-1, len(shape))
+    lags = places[None] - places[:, None]
+    if rho is None:
+        R = np.eye(len(places))
+    else:
+        half = np.array([0, *(n // 2 for n in rho.shape)])
+        inside = np.all(np.abs(lags) <= half, -1)
+        R = np.zeros(inside.shape)
+        R[inside] = rho.double().numpy()[None][tuple((lags[inside] + half).T)]
+    return (U * variances) @ U.T + np.sqrt(d)[:, None] * R * np.sqrt(d)
+
+
 def make(
     folder: Path,
     shape: tuple[int, ...] = (1, 72, 96),
@@ -47,9 +76,13 @@ def make(
     measured: bool = True,
     reference: bool = True,
     share: bool = False,
+    local: bool = False,
     **changes,
 ) -> Path:
-    """Write run.json and the safetensors files of a run; `changes` replaces top-level entries of run.json."""
+    """Write run.json and the safetensors files of a run; `changes` replaces top-level entries of run.json.
+
+    `local` stores a correlation kernel with the covariance, and little variance in its components.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     axes = tuple(range(1, len(shape)))
     truth = specimen(shape)
@@ -83,10 +116,13 @@ def make(
         U, values, rest = StationaryCovariance(spectrum, shape).factors(rank)
         error = float(np.sqrt(np.mean((mean - truth) ** 2) / np.mean(envelope**2) / 1.3))
         g = error * torch.from_numpy(envelope).float().reshape(-1)
+        correlation = torch.from_numpy(kernel(len(axes))) if local else None
+        if local:  # most of the variance outside the components
+            rest, values = rest + 0.995 * U.square() @ values, 0.005 * values
         posterior = Posterior(
             torch.from_numpy(mean).float(),
             Status(True, "closed-form", "Closed form."),
-            covariance=LowRankDiagonal(U * g[:, None], values, rest * g**2, shape),
+            covariance=LowRankDiagonal(U * g[:, None], values, rest * g**2, shape, correlation),
         )
         posterior.save(folder / "posterior.safetensors", overwrite=True)
         std = posterior.std.numpy()
@@ -107,7 +143,10 @@ def make(
         "started": "2026-11-21T09:30:00Z",
         "seconds": 3.2,
         "versions": {"python": "3.11.2", "torch": "2.13.0"},
-        "inputs": [{"name": "cells.ome.tif", "sha256": "0" * 64, "bytes": 123456}],
+        "inputs": [
+            {"role": "data", "name": "cells.ome.tif", "sha256": "0" * 64, "bytes": 123456},
+            {"role": "reference", "name": "truth.ome.tif", "sha256": "1" * 64, "bytes": 123460},
+        ],
         "outputs": {p.name: sha256(p) for p in sorted(folder.glob("*.safetensors"))},
         "figures": {**figures, "evaluations": 1, "seconds": 3.2},
         "diagnostics": {},

@@ -57,8 +57,8 @@ def test_it_opens_offline_without_complaint_or_request(browser, flat, width, dar
     assert browser.complaints() == []
     assert browser.requests() == [(flat / "report.html").as_uri()]
     assert browser.run("document.documentElement.scrollWidth <= window.innerWidth"), "nothing sticks out sideways"
-    pictures = browser.run("[...document.querySelectorAll('canvas.picture')].map((c) => c.width * c.height > 1e4)")
-    assert len(pictures) == 9 and all(pictures)
+    pictures = browser.run("[...document.querySelectorAll('canvas.picture')].map((c) => c.width * c.height > 5e3)")
+    assert len(pictures) == 16 and all(pictures)
     browser.resize(1400, 900)
 
 

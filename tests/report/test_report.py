@@ -133,18 +133,22 @@ def test_numbers_are_those_of_the_stored_arrays(folder, page):
         assert packed["step"] < 2e-5 * float(expected.max())
 
 
-def test_shipped_factors_give_the_intervals_of_the_stored_posterior(folder, page):
-    payload = json.loads(page.scripts[0])
-    posterior = Posterior.load(folder / "posterior.safetensors")
-    weights = torch.zeros(posterior.mean.shape)
-    weights[0, 10:30, 20:50] = 1 / 600
-    low, high = (float(end) for end in posterior.interval(weights))
-    u = np.stack([dequantise(packed) for packed in payload["directions"]]).reshape(len(payload["variances"]), -1)
-    variances, w = np.array(payload["variances"]), weights.numpy().ravel()
-    diagonal = np.clip(dequantise(payload["arrays"]["std"]).ravel() ** 2 - variances @ u**2, 0, None)
-    std = np.sqrt(variances @ (u @ w) ** 2 + diagonal @ w**2)
-    assert 2 * 1.6448536 * std == pytest.approx(high - low, rel=2e-3)
-    assert w @ dequantise(payload["arrays"]["mean"]).ravel() == pytest.approx((low + high) / 2, rel=1e-5)
+def test_the_heading_names_the_data_and_the_table_all_inputs(page, tmp_path):
+    assert page.text.count("truth.ome.tif") == 1 and "truth.ome.tifreference" in page.text
+    assert page.text.count("cells.ome.tif") == 4, "title, heading, table of inputs, command"
+    bare = build(tmp_path, inputs=[{"name": "a.tif"}, {"name": "b.tif"}])
+    assert "a.tif, b.tif" in bare.text
+
+
+def test_figures_against_a_reference_are_in_the_headline_only_if_stored(tmp_path):
+    page = build(tmp_path)
+    figures = json.loads((tmp_path / "run.json").read_text())["figures"]
+    assert f"PSNR{figures['psnr']:.4g} dBwith the reference; data {figures['psnr_before']:.4g} dB" in page.text
+    assert f"correlation{figures['correlation']:.3g}with the reference; data" in page.text
+    bare = build(tmp_path / "bare", figures={"chi2": figures["chi2"]})
+    assert "PSNR" not in bare.text and "with the reference" not in bare.text
+    stated = build(tmp_path / "stated", reference=False, figures={"psnr": 31.25})
+    assert "PSNR31.25 dBwith the reference; stated" in stated.text
 
 
 @pytest.mark.parametrize("shape", [(1, 2048, 2048), (1, 20, 400, 360)])
@@ -221,17 +225,6 @@ def test_an_estimate_without_uncertainty_says_so(tmp_path):
 def test_without_a_measurement_the_page_says_what_it_cannot_check(tmp_path):
     page = build(tmp_path, measured=False)
     assert "No measurement.safetensors is stored" in page.text and "cannot be checked" in page.text
-
-
-def test_few_components_are_warned_of(tmp_path):
-    page = build(tmp_path, rank=2)
-    assert "2 components here hold" in page.text and "independent from pixel to pixel" in page.text
-    many = build(tmp_path / "many", rank=300, shape=(1, 40, 40))
-    assert "components here hold" not in many.text
-
-
-def test_no_components_at_all(tmp_path):
-    assert "No components are stored" in build(tmp_path, rank=0).text
 
 
 def test_stacks_and_channels_get_their_controls(tmp_path):

@@ -17,6 +17,7 @@ class App {
     this.mode = "move";
     this.map = "grey";
     this.pixel = null;
+    this.strongest = 1;
     this.regions = [];
     this.named = 0;
     this.drag = null;
@@ -79,14 +80,20 @@ class App {
       }),
       correlation: () => ({
         key: () => `${place()},${JSON.stringify(this.pixel)}`,
-        values: () => this.pixel
-          ? this.project(this.covariance.correlation(this.index(this.pixel), this.start(), this.count()), true)
-          : new Float32Array(this.size.area),
-        look: () => ({ map: "diverging", limits: [-1, 1] }),
+        values: () => this.project(this.correlations(this.start(), this.count()), true),
+        look: () => ({ map: "diverging", limits: [-this.strongest, this.strongest] }),
       }),
     };
     if (name.startsWith("draw")) return this.drawn(name === "draw" ? () => this.frame : () => Number(name.slice(4)));
     return sources[name]();
+  }
+
+  /* Correlation of the marked pixel with `count` pixels; `strongest` becomes the largest with any but itself, from 0.1. */
+  correlations(start, count) {
+    if (!this.pixel) return new Float32Array(count);
+    const own = this.index(this.pixel) - start, values = this.covariance.correlation(own + start, start, count);
+    this.strongest = values.reduce((most, value, i) => (i !== own && Math.abs(value) > most ? Math.abs(value) : most), 0.1);
+    return values;
   }
 
   /* The mean (frame 0) or a draw, which is stored as its difference from the mean in standard deviations. */

@@ -31,21 +31,22 @@ function wireDraws(app) {
 function wireNeighbours(app) {
   const canvas = $("#neighbours");
   if (!canvas) return;
-  const [, hy, hx] = app.covariance.half, reach = Math.max(6, Math.min(16, Math.max(hy, hx)));
+  const [, hy, hx] = app.covariance.half, reach = Math.max(4, Math.min(12, Math.max(hy, hx)));
   const { width, height, area } = app.size, side = 2 * reach + 1;
   let known = null;
   Object.assign(canvas, { width: side, height: side });
-  $("#neighbours-note").textContent = `The same, \u00b1${reach} shown pixels around the marked one.`;
   app.onchange.push(() => {
     if (!app.pixel || known === app.index(app.pixel)) return;
     known = app.index(app.pixel);
     const { c, z, y, x } = app.pixel;
-    const found = app.covariance.correlation(known, app.index({ c, z, y: 0, x: 0 }), area);
+    const found = app.correlations(app.index({ c, z, y: 0, x: 0 }), area), limit = app.strongest;
     const near = new Float32Array(side * side).fill(NaN);
     for (let j = 0; j < side; j++) for (let i = 0; i < side; i++) {
       const row = y + j - reach, column = x + i - reach;
       if (row >= 0 && row < height && column >= 0 && column < width) near[j * side + i] = found[row * width + column];
     }
-    canvas.getContext("2d").putImageData(colourise(near, side, side, "diverging", -1, 1), 0, 0);
+    canvas.getContext("2d").putImageData(colourise(near, side, side, "diverging", -limit, limit), 0, 0);
+    $("#neighbours-note").textContent = `Close up: \u00b1${reach} shown pixels around it. Darkest colours: \u00b1${show(limit, 2)}, `
+      + "the strongest correlation with another pixel; with itself it is 1.";
   });
 }
