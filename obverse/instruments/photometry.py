@@ -4,8 +4,10 @@
 
 The background b is the level of the darkest places. The spectrum S of the object is read from the data's own: in each
 ring of frequency, (Σ|Y|² − N)/Σ|H|² where the blurred object stands out of the noise; beyond, where the microscope
-passes nothing, the power law of the outer rings is continued. That continuation is an assumption, and the part of the
-uncertainty that rests on it is the prior's.
+passes nothing, the power law of the outer rings is continued, at least as steep as |f|^−(d+1) in d dimensions: the law
+of pieces with sharp edges, which is what total variation describes, and without which pixels finer than the resolution
+would be granted unlimited detail. That continuation is an assumption, and the part of the uncertainty that rests on it
+is the prior's.
 """
 
 __all__ = ["Noise", "background", "field_spectrum", "noise", "object_spectrum", "variation_weight"]
@@ -23,7 +25,8 @@ from ..noise import estimate, gaussian_sigma
 
 _DARK = 0.002  # quantile of the smoothed picture that is taken for background
 _STANDS_OUT = 1.0  # blurred object's power over the noise's, from which a ring counts as seen
-_SLOPE = (-6.0, -1.5)  # exponents of the power law that the continuation may have
+_STEEPEST = -6.0  # exponent of the power law that the continuation may have
+_PASSED = 1e-4  # mean |H|² of a ring from which it tells of the object, and not of errors in the PSF
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,9 @@ def object_spectrum(
     seen_power, passed, number = (np.bincount(ring, v.ravel()) for v in (power, transfer, np.ones_like(power)))
     excess = seen_power - noise_variance * number
     # The mean was taken off and the window leaks: the two coarsest rings say little of the object.
-    good = (excess > _STANDS_OUT * noise_variance * number) & (np.arange(len(number)) >= 2)
+    good = (
+        (excess > _STANDS_OUT * noise_variance * number) & (passed > _PASSED * number) & (np.arange(len(number)) >= 2)
+    )
     first_lost = int(np.argmin(good[2:])) + 2 if not good[2:].all() else len(good)
     if first_lost < 6:
         raise NumericsError("no more than three rings of frequency stand out of the noise")
@@ -130,7 +135,7 @@ def object_spectrum(
     value = excess[rings] / passed[rings]
     outer = rings[len(rings) // 2 :]
     slope = np.polyfit(np.log(outer), np.log(value[len(rings) // 2 :]), 1, w=np.sqrt(number[outer]))[0]
-    slope = float(np.clip(slope, *_SLOPE))
+    slope = float(np.clip(slope, _STEEPEST, -image.ndim))  # image.ndim is d + 1, with its channel axis
     last = float(np.exp(np.mean(np.log(value[-3:]) + slope * (np.log(rings[-1]) - np.log(rings[-3:])))))
     beyond = np.arange(first_lost, len(number))
     tail = last * (beyond / rings[-1]) ** slope
