@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .calibration import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
     from .covariance import Components, Covariance
-    from .diagnostics import effective_samples, rhat, standard_error
+    from .diagnostics import effective_samples, region_errors, rhat, standard_error
     from .estimate import Estimate
     from .low_rank import LowRankDiagonal
     from .mixture import MixtureCovariance, combine
@@ -35,6 +35,7 @@ __all__ = [
     "pc_scores",
     "pit",
     "rank_histogram",
+    "region_errors",
     "rhat",
     "standard_error",
     "tarp",
@@ -59,6 +60,7 @@ _HOME = {
     "pc_scores": "calibration",
     "pit": "calibration",
     "rank_histogram": "calibration",
+    "region_errors": "diagnostics",
     "rhat": "diagnostics",
     "standard_error": "diagnostics",
     "tarp": "calibration",

@@ -33,7 +33,7 @@ __all__ = ["LocalCorrelation", "TileSpectrum", "check_kernel", "fitted_kernel"]
 _LAGS = {1: (24,), 2: (24, 24), 3: (4, 12, 12)}
 _TILE = {1: (128,), 2: (128, 128), 3: (32, 64, 64)}
 # A correlation below this is not followed; nor is one below this many standard errors.
-_LEAST, _ERRORS = 0.01, 4.0
+_LEAST, _ERRORS = 0.01, 5.0
 # Power below this fraction of the mean is fitted as if it were this large.
 _FLOOR = 1e-4
 _REWEIGHTINGS = 6
@@ -51,7 +51,7 @@ class LocalCorrelation:
         self.grid = tuple(grid)
         self._axes = tuple(range(-len(self.grid), 0))
         # Room for half a kernel keeps the two ends of the periodic grid apart.
-        self.padded = tuple(next_fast_len(m + k // 2, real=True) for m, k in zip(self.grid, kernel.shape))
+        self.padded = tuple(_fast(max(m + k // 2, k)) for m, k in zip(self.grid, kernel.shape))
         self._spectrum = torch.fft.rfftn(_embedded(kernel.double(), self.padded)).real.clamp_min(0)
         self._cut = (..., *(slice(0, m) for m in self.grid))
 
@@ -83,51 +83,61 @@ class TileSpectrum:
         self._window = _product(tapers)
         self.overlap = _product([_overlap(taper) for taper in tapers])
         """a(δ) in FFT order, on the tile."""
-        self.power = torch.zeros(self.tile, dtype=torch.float64)
-        self._tiles = 0
-        self.pixels = 0
+        self._sum = torch.zeros(self.tile, dtype=torch.float64)
+        self._images, self._tiles, self.pixels = 0, 0, 0
 
     def add(self, images: Tensor) -> None:
-        """Take in zero-mean images `(*batch, *grid)`."""
-        flat = images.detach().reshape(-1, *self.grid).to(self.power)
+        """Take in zero-mean images `(n, C, *grid)`."""
+        flat = images.detach().reshape(-1, *self.grid).to(self._sum)
         starts = [_starts(m, t) for m, t in zip(self.grid, self.tile)]
         for corner in itertools.product(*starts):
             part = flat[(..., *(slice(c, c + t) for c, t in zip(corner, self.tile)))] * self._window
-            self.power = self.power + torch.fft.fftn(part, dim=self._axes).abs().square().sum(0)
+            self._sum = self._sum + torch.fft.fftn(part, dim=self._axes).abs().square().sum(0)
             self._tiles += len(flat)
+        self._images += len(images)
         self.pixels += flat.numel()
 
-    def estimate(self) -> tuple[Tensor, float]:
-        """Power I(f) with mean 1, FFT order, and the standard error of a correlation estimated from it."""
-        total = float(self.power.mean())
-        if self._tiles == 0 or not total > 0:
-            return torch.ones(self.tile, dtype=torch.float64), math.inf
-        return self.power / total, 1 / math.sqrt(self.pixels)
+    @property
+    def mean(self) -> Tensor:
+        """I(f), the mean power of an image and channel; 1 for white noise of variance 1."""
+        return self._sum / (max(self._tiles, 1) * self._window.square().sum())
 
-    def expected(self, correlation: Tensor) -> Tensor:
-        """The power with mean 1 that a correlation ρ(δ) on the periodic grid, FFT order, leads to."""
-        lags = correlation.to(self.power)
+    @property
+    def error(self) -> float:
+        """Standard error of a correlation in white noise: the taper leaves Σw⁴/(Σw²)² of the pixels' worth."""
+        worth = self._window.square().sum().square() / (self._window.pow(4).sum() * self._window.numel())
+        return 1 / math.sqrt(float(worth) * max(self.pixels, 1))
+
+    @property
+    def total(self) -> Tensor:
+        """The power of a channel, summed over images."""
+        return self._images * self.mean
+
+    def expected(self, covariance: Tensor) -> Tensor:
+        """E I(f) of images whose covariance at lag δ is given on the periodic grid, FFT order."""
+        lags = covariance.to(self._sum)
         for axis, (m, t) in enumerate(zip(self.grid, self.tile)):
             kept = torch.cat([torch.arange((t + 1) // 2), torch.arange(m - t // 2, m)])
             lags = lags.index_select(axis, kept)
-        return torch.fft.fftn(self.overlap * lags / lags.reshape(-1)[0]).real.clamp_min(0)
+        return torch.fft.fftn(self.overlap * lags).real.clamp_min(0)
 
 
 def fitted_kernel(power: Tensor, overlap: Tensor, error: float = 0.0) -> Tensor | None:
-    """The correlation kernel of a power spectrum; None where no neighbours are correlated by 1 % or more.
+    """The correlation kernel of whitened images' power; None where no neighbours are correlated by 1 % or more.
 
     Args:
-        power: I(f) ≥ 0 with mean 1, FFT order.
+        power: I(f) ≥ 0, FFT order, about 1 on average.
         overlap: a(δ), FFT order, 1 at the origin.
         error: standard error of one correlation.
 
     Returns:
         ρ, odd-sized, float64, with ρ(0) = 1 and a spectrum ≥ 0 at every frequency.
     """
-    if not math.isfinite(error):
+    mean = float(power.mean())
+    if not mean > 1e-6:
         return None
-    correlation = torch.fft.ifftn(power).real
-    radii = _reach(correlation, overlap, max(_LEAST, _ERRORS * error * float(correlation.square().sum().sqrt())))
+    correlation = torch.fft.ifftn(power / mean).real
+    radii = _reach(correlation, overlap, _ERRORS * error * float(correlation.square().sum().sqrt()))
     if max(radii) == 0:
         return None
     window = tuple(2 * radius + 1 for radius in radii)
@@ -182,15 +192,14 @@ def _legal(kernel: Tensor) -> Tensor:
 
 
 def _fine_spectrum(kernel: Tensor) -> Tensor:
-    grid = [1 if m == 1 else next_fast_len(4 * m, real=True) for m in kernel.shape]
-    return torch.fft.rfftn(_embedded(kernel, grid)).real
+    return torch.fft.rfftn(_embedded(kernel, [1 if m == 1 else _fast(4 * m) for m in kernel.shape])).real
 
 
 def _reach(correlation: Tensor, overlap: Tensor, least: float) -> tuple[int, ...]:
-    """Per axis: twice the farthest lag at which the correlation is above `least`, within the limits."""
+    """Per axis: twice the farthest lag with a correlation of 1 %, above `least` as seen through the taper; limited."""
     limits = [min(m // 3, lags) for m, lags in zip(correlation.shape, _LAGS[correlation.ndim])]
     window = tuple(2 * limit + 1 for limit in limits)
-    near = (_centred(correlation, window) / _centred(overlap, window)).abs() >= least
+    near = _centred(correlation, window).abs() >= (_LEAST * _centred(overlap, window)).clamp_min(least)
     radii = []
     for axis, limit in enumerate(limits):
         others = tuple(a for a in range(near.ndim) if a != axis)
@@ -211,6 +220,10 @@ def _centred(lags: Tensor, window: Sequence[int]) -> Tensor:
     """The lags of a window, its centre the origin, out of an array in FFT order."""
     rolled = torch.roll(lags, [k // 2 for k in window], tuple(range(lags.ndim)))
     return rolled[tuple(slice(0, k) for k in window)]
+
+
+def _fast(m: int) -> int:
+    return int(next_fast_len(m, real=True) or m)
 
 
 def _taper(m: int) -> Tensor:

@@ -182,14 +182,31 @@ class Covariance(ABC):
         from .low_rank import LowRankDiagonal
 
         U, eigenvalues, d = self.factors() if rank is None else self.factors(rank)
-        correlation = self.local_correlation(U, eigenvalues, d, seed)
-        return LowRankDiagonal(U, eigenvalues, d, self.image_shape, correlation)
+        built = LowRankDiagonal(U, eigenvalues, d, self.image_shape)
+        whiten = torch.where(d > 1e-6 * d.mean(), d.clamp_min(torch.finfo(d.dtype).tiny).rsqrt(), 0)
+        left = self._left(U, eigenvalues, whiten, seed)
+        if left is None:
+            return built
+        power, error = left
+        tiles = TileSpectrum(self.image_shape[1:])
+        # What the remainder holds of U's variance is known after a first fit, and counts in the second.
+        for _ in range(2 if built.rank else 1):
+            kernel = fitted_kernel(power if built.correlation is None else power + tiles.total, tiles.overlap, error)
+            if kernel is None:
+                break
+            kernel = kernel.to(dtype=self.dtype, device=self.device)
+            built = LowRankDiagonal.locally_correlated(U, eigenvalues, d, self.image_shape, kernel)
+            tiles = TileSpectrum(self.image_shape[1:])
+            if built.rank:
+                tiles.add((U * built.shared.sqrt()).mT.mul(whiten).reshape(-1, *self.image_shape))
+        return built
 
-    def local_correlation(self, U: Tensor, eigenvalues: Tensor, d: Tensor, seed: int = 0) -> Tensor | None:
-        """Correlation kernel of what `factors` leave: from draws; None if there are none, or it is below 1 %."""
+    def _left(self, U: Tensor, eigenvalues: Tensor, whiten: Tensor, seed: int) -> tuple[Tensor, float] | None:
+        """Power, in tiles, of whitened images without their part in U, and the standard error of one correlation.
+
+        From draws; None where there are none.
+        """
         tiles, generator = TileSpectrum(self.image_shape[1:]), torch.Generator().manual_seed(seed)
-        alive = d > 1e-6 * d.mean()
-        whiten = torch.where(alive, d.clamp_min(torch.finfo(d.dtype).tiny).rsqrt(), 0)
         missing = min(max(_PIXELS // self.size, _DRAWS[0]), _DRAWS[1])
         while missing > 0:
             draws = self.sample(min(missing, _DRAWS_AT_ONCE), generator)
@@ -198,9 +215,7 @@ class Covariance(ABC):
             flat = draws.reshape(len(draws), -1).to(U)
             tiles.add(((flat - (flat @ U) @ U.mT) * whiten).reshape(draws.shape))
             missing -= len(draws)
-        power, error = tiles.estimate()
-        kernel = fitted_kernel(power, tiles.overlap, error)
-        return None if kernel is None else kernel.to(dtype=self.dtype, device=self.device)
+        return tiles.mean, tiles.error
 
     def scaled(self, factor: float) -> "Covariance":
         """factor · Σ, for a positive factor."""

@@ -1,4 +1,4 @@
-"""Has a sampler converged, and how much is it worth? Split R̂, effective sample size, Monte-Carlo standard error.
+"""Has a sampler converged, how much is it worth, and how good is a compact form?
 
     R̂ = √((N−1)/N + B/(N W)),     N_eff = M N / τ,     τ = 1 + 2 Σ_t ρ_t,     s.e.(mean) = sd / √N_eff
 
@@ -19,8 +19,9 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from ..errors import InputError
+from .covariance import Covariance
 
-__all__ = ["effective_samples", "rhat", "standard_error"]
+__all__ = ["effective_samples", "region_errors", "rhat", "standard_error"]
 
 
 def rhat(draws: Tensor) -> Tensor:
@@ -113,3 +114,32 @@ def _effective(values: np.ndarray) -> np.ndarray:
     after = np.maximum(correlation[2 * stop, np.arange(quantities)], 0) * ended[-1]
     tau = np.maximum(-1 + 2 * monotone.sum(0) + after, 1 / np.log10(chains * length))
     return np.where(total > 0, chains * length / tau, np.nan)
+
+
+def region_errors(compact: Covariance, full: Covariance, regions: int = 32, seed: int = 0) -> Tensor:
+    """How far a compact form is off where it matters: relative errors of the variances of random regions' means.
+
+        wᵀ Σ_compact w / wᵀ Σ w − 1,      w the mean over a box of one channel, from 2 pixels a side to half the image
+
+    Args:
+        compact: for instance `full.compact(16)`.
+        full: of the same image.
+        regions: number of boxes; sides are log-uniform, places uniform.
+        seed: of the boxes.
+
+    Returns:
+        One error per region, `(regions,)`: 0.1 says that the variance is 10 % too large.
+    """
+    shape = full.image_shape
+    if compact.image_shape != shape:
+        raise InputError(f"region_errors expects covariances of one image, got {compact.image_shape} and {shape}")
+    generator = np.random.default_rng(seed)
+    weights = torch.zeros(regions, *shape, dtype=full.dtype, device=full.device)
+    for own in weights:
+        side = math.exp(generator.uniform(math.log(2), math.log(max(2.0, max(shape[1:]) / 2))))
+        sides = [min(m, round(side)) for m in shape[1:]]
+        corner = [int(generator.integers(m - s + 1)) for m, s in zip(shape[1:], sides)]
+        box = (int(generator.integers(shape[0])), *(slice(c, c + s) for c, s in zip(corner, sides)))
+        own[box] = 1 / math.prod(sides)
+    exact, found = ((weights * kind.matvec(weights)).flatten(1).sum(1) for kind in (full, compact))
+    return found / exact - 1

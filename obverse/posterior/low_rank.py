@@ -1,12 +1,13 @@
 """The compact covariance in which every posterior can be stored: low rank plus a diagonal, or a local correlation.
 
-    Σ = U diag(λ) Uᵀ + D^½ R D^½,      R v = ρ ∗ v,  ρ(0) = 1,      diag Σ = diag(U Λ Uᵀ) + d
-    R = I:      Σ⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹,   W = U Λ^½      (Woodbury)
+    Σ = U diag(λ − h) Uᵀ + S R S,      R v = ρ ∗ v,  ρ(0) = 1,      S² = diag(d) + diag(U diag(h) Uᵀ)
+    R = I, h = 0:      Σ⁻¹ = D⁻¹ − D⁻¹W (I + WᵀD⁻¹W)⁻¹ WᵀD⁻¹,   W = U Λ^½      (Woodbury)
 
 A few leading components hold little of the variance of a large image; the kernel ρ says what neighbours share of the
-rest, without which the mean of a region would average errors as if they were independent. Built from marginal
-variances v it keeps them: d = clip(v − diag(U Λ Uᵀ), floor). The mass that the clip adds is reported, since it shows
-factors that claim more than the marginals allow.
+rest, without which the mean of a region would average errors as if they were independent. Such a remainder has variance
+along the leading components too: h is what it holds of λ, so that λ stays the variance along u. Whatever ρ and h,
+diag Σ = diag(U Λ Uᵀ) + d. Built from marginal variances v the form keeps them: d = clip(v − diag(U Λ Uᵀ), floor). The
+mass that the clip adds is reported, since it shows factors that claim more than the marginals allow.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ __all__ = ["LowRankDiagonal"]
 
 
 class LowRankDiagonal(Covariance):
-    """U diag(λ) Uᵀ + D^½ R D^½ with D = diag(d), and all of its algebra.
+    """U diag(λ − h) Uᵀ + S R S with S² = diag(d + U² h), and all of its algebra.
 
     Args:
         U: factors `(n, K)`; columns need not be orthonormal, for instance after a crop.
@@ -33,6 +34,7 @@ class LowRankDiagonal(Covariance):
         image_shape: `(C, H, W)` or `(C, D, H, W)`.
         correlation: ρ, the kernel of R over the spatial axes, odd-sized, `(kh, kw)` or `(kd, kh, kw)`, the same for
             every channel and none across channels; ρ(0) = 1, spectrum ≥ 0. None: R = I.
+        shared: h, `(K,)`, 0 ≤ h ≤ λ; zero by default.
 
     Example:
         >>> U = torch.eye(4, dtype=torch.float64)[:, :1]
@@ -48,6 +50,7 @@ class LowRankDiagonal(Covariance):
         diagonal: Tensor,
         image_shape: Sequence[int],
         correlation: Tensor | None = None,
+        shared: Tensor | None = None,
     ):
         super().__init__(image_shape, U.dtype, U.device)
         if U.ndim != 2 or U.shape[0] != self.size or eigenvalues.shape != U.shape[1:] or diagonal.numel() != self.size:
@@ -64,7 +67,31 @@ class LowRankDiagonal(Covariance):
         if correlation is not None:
             check_kernel(correlation, len(self.image_shape) - 1)
         self.correlation = None if correlation is None else correlation.detach().to(U)
+        self.shared = torch.zeros_like(self.eigenvalues) if shared is None else shared.to(U.dtype)
+        if self.shared.shape != eigenvalues.shape or not bool((0 <= self.shared).all()):
+            raise InputError(f"shared expects {len(eigenvalues)} variances ≥ 0, got {self.shared.tolist()}; clip them")
+        if not bool((self.shared <= self.eigenvalues).all()):
+            raise InputError("shared expects at most the eigenvalues, got more; take the smaller of the two")
         self.clipped = 0.0
+
+    @classmethod
+    def locally_correlated(
+        cls, U: Tensor, eigenvalues: Tensor, diagonal: Tensor, image_shape: Sequence[int], correlation: Tensor | None
+    ) -> "LowRankDiagonal":
+        """The form in which an orthonormal U's columns have their eigenvalues as variance: h = diag(Uᵀ S R S U).
+
+        Where the remainder alone exceeds an eigenvalue, h is that eigenvalue and the variance along u is larger.
+        """
+        built = cls(U, eigenvalues, diagonal, image_shape, correlation)
+        if correlation is None:
+            return built
+        # S depends on h, weakly: the second step changes h by a fraction of the share of variance that U holds.
+        for _ in range(3):
+            columns = U.mT.reshape(-1, *built.image_shape)
+            held = (columns * built._remainder(columns)).reshape(len(columns), -1).sum(1)
+            shared = torch.minimum(held.clamp_min(0), built.eigenvalues)
+            built = cls(U, eigenvalues, diagonal, image_shape, correlation, shared)
+        return built
 
     @cached_property
     def _local(self) -> LocalCorrelation | None:
@@ -102,23 +129,28 @@ class LowRankDiagonal(Covariance):
 
     def _matvec(self, images: Tensor) -> Tensor:
         v = self._flat(images)
-        U, scale, d = self.U.to(v.dtype), self.eigenvalues.to(v.dtype), self.d.to(v.dtype)
-        if self._local is None:
-            remainder = d * v
-        else:
-            root = d.sqrt()
-            remainder = root * self._flat(self._local.apply((root * v).reshape(images.shape)))
-        return ((v @ U * scale) @ U.mT + remainder).reshape(images.shape)
+        U, scale = self.U.to(v.dtype), (self.eigenvalues - self.shared).to(v.dtype)
+        return ((v @ U * scale) @ U.mT).reshape(images.shape) + self._remainder(images)
+
+    def _remainder(self, images: Tensor) -> Tensor:
+        """S R S v."""
+        S = self._spread.to(images.dtype)
+        return S.square() * images if self._local is None else S * self._local.apply(S * images)
+
+    @cached_property
+    def _spread(self) -> Tensor:
+        """S, `image_shape`."""
+        return (self.d + self.U.square() @ self.shared).sqrt().reshape(self.image_shape)
 
     def _solve(self, images: Tensor) -> Tensor:
-        """Woodbury where R = I, else conjugate gradients preconditioned by it."""
+        """Woodbury where R = I and h = 0, else conjugate gradients preconditioned by it."""
         woodbury = self._woodbury()
 
         def independent(v: Tensor) -> Tensor:
             return woodbury.solve(self._flat(v).mT).mT.reshape(v.shape)
 
         wide = images.double()
-        if self._local is None:
+        if self._plain:
             return independent(wide).to(images.dtype)
         tolerance = 1e-5 if images.dtype == torch.float32 else 1e-10
         found = cg(
@@ -127,8 +159,8 @@ class LowRankDiagonal(Covariance):
         return solved(found, tolerance, "solve with a local correlation").to(images.dtype)
 
     def logdet(self) -> float:
-        """Woodbury where R = I, else dense, up to 4096 pixels."""
-        return float(self._woodbury().logdet()) if self.correlation is None else super().logdet()
+        """Woodbury where R = I and h = 0, else dense, up to 4096 pixels."""
+        return float(self._woodbury().logdet()) if self._plain else super().logdet()
 
     def diagonal(self) -> Tensor:
         return (self.U.square() @ self.eigenvalues + self.d).reshape(self.image_shape)
@@ -138,20 +170,28 @@ class LowRankDiagonal(Covariance):
 
         A truncation keeps the largest stored factors, and moves the variance of the others into the diagonal.
         """
-        if rank is None or rank == len(self.eigenvalues):
+        if rank is None or rank == self.rank:
             return self.U, self.eigenvalues, self.d
-        if rank > len(self.eigenvalues):
+        if rank > self.rank:
             return super().factors(rank)
+        kept, d = self._truncation(rank)
+        return self.U[:, kept], self.eigenvalues[kept], d
+
+    def _truncation(self, rank: int) -> tuple[Tensor, Tensor]:
+        """Indices of the largest factors, and the diagonal that takes up the variance of the others."""
         self._check_rank(rank, 0)
         order = (self.eigenvalues * self.U.square().sum(0)).argsort(descending=True)
         kept, rest = order[:rank], order[rank:]
-        return self.U[:, kept], self.eigenvalues[kept], self.d + self.U[:, rest].square() @ self.eigenvalues[rest]
+        return kept, self.d + self.U[:, rest].square() @ self.eigenvalues[rest]
 
     def compact(self, rank: int | None = None, *, seed: int = 0) -> "LowRankDiagonal":
         if rank is None or rank == self.rank:
             return self
-        U, eigenvalues, d = self.factors(rank)
-        return LowRankDiagonal(U, eigenvalues, d, self.image_shape, self.correlation)
+        if rank > self.rank:
+            return LowRankDiagonal.locally_correlated(*self.factors(rank), self.image_shape, self.correlation)
+        kept, d = self._truncation(rank)
+        U, eigenvalues, shared = self.U[:, kept], self.eigenvalues[kept], self.shared[kept]
+        return LowRankDiagonal(U, eigenvalues, d, self.image_shape, self.correlation, shared)
 
     def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
         """By block Krylov on the compact form, or exactly where the diagonal is constant and U orthonormal."""
@@ -170,13 +210,15 @@ class LowRankDiagonal(Covariance):
             z = z.to(self.device)
             white = z[self.rank :].reshape(noise_shape)
             local = white if self._local is None else self._local.root(white)
-            draws.append(self.U @ (self.eigenvalues.sqrt() * z[: self.rank]) + self.d.sqrt() * local.reshape(-1))
-        return torch.stack(draws).reshape(n, *self.image_shape)
+            leading = self.U @ ((self.eigenvalues - self.shared).sqrt() * z[: self.rank])
+            draws.append(leading.reshape(self.image_shape) + self._spread * local)
+        return torch.stack(draws)
 
     def scaled(self, factor: float) -> "LowRankDiagonal":
         if not factor > 0:
             raise InputError(f"a covariance is scaled by a positive factor, got {factor}; pass the square of the scale")
-        built = LowRankDiagonal(self.U, self.eigenvalues * factor, self.d * factor, self.image_shape, self.correlation)
+        U, eigenvalues, d, shared = self.U, self.eigenvalues * factor, self.d * factor, self.shared * factor
+        built = LowRankDiagonal(U, eigenvalues, d, self.image_shape, self.correlation, shared)
         built.clipped = self.clipped
         return built
 
@@ -192,13 +234,18 @@ class LowRankDiagonal(Covariance):
             # A step of s pixels keeps every s-th lag, counted from the centre.
             steps = [part.step or 1 for part in slices[1:]]
             kernel = kernel[tuple(slice((m // 2) % s, None, s) for m, s in zip(kernel.shape, steps))]
-        built = LowRankDiagonal(self.U[rows], self.eigenvalues, self.d[rows], tuple(kept.shape), kernel)
+        built = LowRankDiagonal(self.U[rows], self.eigenvalues, self.d[rows], tuple(kept.shape), kernel, self.shared)
         built.clipped = self.clipped
         return built
 
+    @property
+    def _plain(self) -> bool:
+        """Is the remainder just a diagonal?"""
+        return self.correlation is None and not bool(self.shared.any())
+
     def _spectral(self) -> bool:
         """Are U's columns eigenvectors of Σ that carry its largest eigenvalues?"""
-        if self.correlation is not None:
+        if not self._plain:
             return False
         gram = self.U.mT @ self.U
         close = 1e-5 if self.dtype == torch.float32 else 1e-12

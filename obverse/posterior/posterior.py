@@ -188,9 +188,9 @@ class Posterior(Estimate):
     def save(self, path: str | os.PathLike[str], rank: int | None = None, overwrite: bool = False) -> str:
         """Write mean, compact covariance, kept draws, diagnostics and provenance to one safetensors file, atomically.
 
-        Arrays: `mean` (*image_shape), `factors` (K, *image_shape), `eigenvalues` (K,), `diagonal` (*image_shape),
-        `correlation` (kh, kw) or (kd, kh, kw) where neighbours are correlated, and `draws` if kept; the metadata entry
-        "obverse" is JSON.
+        Arrays: `mean` (*image_shape), `factors` (K, *image_shape), `eigenvalues` (K,), `diagonal` (*image_shape);
+        `correlation` (kh, kw) or (kd, kh, kw) and `shared` (K,), where neighbours are correlated; `draws`, if kept.
+        All but the first and last are arguments of `LowRankDiagonal`. The metadata entry "obverse" is JSON.
 
         Args:
             path: destination.
@@ -205,7 +205,7 @@ class Posterior(Estimate):
         arrays = {"mean": self.mean, "factors": compact.U.mT.reshape(-1, *shape).contiguous()}
         arrays |= {"eigenvalues": compact.eigenvalues, "diagonal": compact.d.reshape(shape)}
         if compact.correlation is not None:
-            arrays["correlation"] = compact.correlation
+            arrays |= {"correlation": compact.correlation, "shared": compact.shared}
         if self.draws is not None:
             arrays["draws"] = self.draws
         facts = {
@@ -239,9 +239,8 @@ class Posterior(Estimate):
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             mean, factors = tensors["mean"], tensors["factors"]
             U = factors.reshape(len(factors), -1).mT.contiguous() if len(factors) else mean.new_zeros(mean.numel(), 0)
-            covariance = LowRankDiagonal(
-                U, tensors["eigenvalues"], tensors["diagonal"], tuple(mean.shape), tensors.get("correlation")
-            )
+            local = tensors.get("correlation"), tensors.get("shared")
+            covariance = LowRankDiagonal(U, tensors["eigenvalues"], tensors["diagonal"], tuple(mean.shape), *local)
             converged, reason, message = facts["status"]
             return Posterior(
                 mean,

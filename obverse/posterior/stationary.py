@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
-from .correlation import TileSpectrum, fitted_kernel
+from .correlation import TileSpectrum
 from .covariance import Components, Covariance, streams
 
 __all__ = ["StationaryCovariance"]
@@ -85,19 +85,15 @@ class StationaryCovariance(Covariance):
         ]
         return self._filter(torch.stack(white).to(self.device), self._half.sqrt())
 
-    def local_correlation(self, U: Tensor, eigenvalues: Tensor, d: Tensor, seed: int = 0) -> Tensor | None:
-        """From the spectrum that `factors` leave, without a draw."""
-        modes = (
-            torch.fft.fftn(U.mT.reshape(-1, *self.image_shape).double(), dim=self._axes, norm="ortho").abs().square()
-        )
-        left = self.spectrum.double() - torch.tensordot(eigenvalues.double(), modes, 1)
-        variance = d.reshape(self.image_shape).double().mean(self._axes, keepdim=True)
-        whitened = torch.where(variance > 0, left / variance, 0).mean(0)
-        if not float(whitened.mean()) > 1e-6:
-            return None
-        tiles = TileSpectrum(self.image_shape[1:])
-        kernel = fitted_kernel(tiles.expected(torch.fft.ifftn(whitened).real), tiles.overlap)
-        return None if kernel is None else kernel.to(dtype=self.dtype, device=self.device)
+    def _left(self, U: Tensor, eigenvalues: Tensor, whiten: Tensor, seed: int) -> tuple[Tensor, float]:
+        """From the spectrum, without a draw."""
+        left = self.spectrum.double()
+        for u, value in zip(U.mT.double(), eigenvalues.double()):
+            modes = torch.fft.fftn(u.reshape(self.image_shape), dim=self._axes, norm="ortho")
+            left = left - value * modes.abs().square()
+        scale = whiten.reshape(self.image_shape).double().square().mean(self._axes, keepdim=True)
+        correlation = torch.fft.ifftn((left * scale).mean(0)).real
+        return TileSpectrum(self.image_shape[1:]).expected(correlation), 0.0
 
     def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
         """Exact cosine and sine modes; no product with Σ is needed to find them."""

@@ -50,6 +50,25 @@ def circulant(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.block_diag(*[block.real for block in blocks])
 
 
+def kernel(*window: int) -> torch.Tensor:
+    """A correlation kernel with a positive spectrum and a sign that changes: a filter's autocorrelation."""
+    filters = [torch.linspace(1.0, -0.4, (m + 1) // 2, dtype=torch.float64) for m in window]
+    lags = [torch.nn.functional.conv1d(f[None, None], f[None, None], padding=len(f) - 1)[0, 0] for f in filters]
+    whole = lags[0]
+    for other in lags[1:]:
+        whole = whole[..., None] * other
+    return whole / whole[tuple(m // 2 for m in window)]
+
+
+def toeplitz(values: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Dense R of a kernel, entry by entry: ρ of the lag between two pixels of one channel, else 0."""
+    points = torch.cartesian_prod(*[torch.arange(m) for m in shape])
+    lags = points[:, None] - points[None]
+    at = lags[..., 1:] + torch.tensor(values.shape) // 2
+    inside = (lags[..., 0] == 0) & (at >= 0).all(-1) & (at < torch.tensor(values.shape)).all(-1)
+    return torch.where(inside, values[tuple(at.clamp_min(0).minimum(torch.tensor(values.shape) - 1).unbind(-1))], 0)
+
+
 def from_dense(matrix: torch.Tensor, shape: tuple[int, ...], dtype=torch.float64) -> PrecisionCovariance:
     """A matrix-free covariance around a dense one, with its exact sampler."""
     precision = torch.linalg.inv(matrix)
@@ -78,6 +97,19 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Covariance, tor
     low_rank = LowRankDiagonal(U.to(dtype), eigenvalues.to(dtype), d.to(dtype), SHAPE)
     dense_low_rank = (U * eigenvalues) @ U.mT + d.diag()
     built["low-rank"] = low_rank, dense_low_rank
+    shared = eigenvalues / torch.tensor([2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
+    correlated = LowRankDiagonal(
+        *[part.to(dtype) for part in (U, eigenvalues, d)], SHAPE, kernel(5, 3).to(dtype), shared
+    )
+    S = (d + U.square() @ shared).sqrt()
+    dense_correlated = (U * (eigenvalues - shared)) @ U.mT + S[:, None] * toeplitz(kernel(5, 3), SHAPE) * S
+    built["correlated"] = correlated, dense_correlated
+    d3 = 0.1 + normal(36, seed=4).abs()
+    volume_kernel = LowRankDiagonal(
+        torch.zeros(36, 0).to(dtype), torch.zeros(0).to(dtype), d3.to(dtype), (1, 3, 4, 3), kernel(3, 5, 3).to(dtype)
+    )
+    dense_volume = d3.sqrt()[:, None] * toeplitz(kernel(3, 5, 3), (1, 3, 4, 3)) * d3.sqrt()
+    built["correlated-3d"] = volume_kernel, dense_volume
     built["scaled"] = ScaledCovariance(from_dense(positive(n), SHAPE, dtype), 2.5), 2.5 * positive(n)
     slices = (slice(None), slice(1, 4), slice(0, 4, 2))
     kept = torch.arange(n).reshape(SHAPE)[slices].reshape(-1)
