@@ -7,7 +7,7 @@
 
 import importlib
 
-__all__ = ["safe", "tiff"]
+__all__ = ["record", "safe", "tiff"]
 
 
 def __getattr__(name: str):
