@@ -32,8 +32,8 @@ __all__ = ["Components", "Covariance", "DENSE_LIMIT", "solved", "streams"]
 DENSE_LIMIT = 4096
 # Rows of the identity that go through `matvec` at once.
 _CHUNK = 256
-# Draws from which the correlation of neighbours is estimated: enough for about a million pixels, within these limits.
-_PIXELS, _DRAWS, _DRAWS_AT_ONCE = 2**20, (16, 64), 8
+# Draws from which the correlation of neighbours is estimated: enough for half a million pixels, within these limits.
+_PIXELS, _DRAWS, _DRAWS_AT_ONCE = 2**19, (8, 64), 8
 
 
 @dataclass(frozen=True, eq=False)
