@@ -24,6 +24,7 @@ _SMALLEST = 8  # pixels along each side of a picture that can be deconvolved
 _PLANE_REACH = 4.0  # λ/NA: 97 % of the light of an Airy pattern lies within
 _AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
 _BRIGHT = 0.999  # quantile of the picture that is scaled to one
+_LIGHT = 0.95  # of a PSF's light along an axis, within its reach: the mirrored borders need not hold its faint tails
 _LARGE = 2**18  # pixels: beyond, every product with the covariance takes a second or more
 _NEGATIVE = 6.0  # standard deviations of read noise: data further below the given background contradict it
 WEIGHT = (
@@ -50,7 +51,8 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
     known = [v for v in voxel if v]
     unit = known[-1] if known else 1.0
     facts["relative_spacing"] = [(v or unit) / unit for v in voxel]
-    own = [n // 2 for n in h.shape]
+    own = _reach(h)
+    facts["halo"] = [n // 2 for n in h.shape]
     facts["reach"] = own if settings.padding == "auto" else [int(settings.padding)] * len(own)
     if settings.padding != "auto" and any(p < r for p, r in zip(facts["reach"], own)):
         warnings.append(
@@ -58,7 +60,7 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         )
     _photometry(counts, h, settings, facts, warnings)
     large = counts.size > _LARGE
-    facts["rank"] = (5 if large else 16) if settings.rank == "auto" else int(settings.rank)
+    facts["rank"] = (5 if large else 8) if settings.rank == "auto" else int(settings.rank)
     facts["probes"] = (32 if large else 128) if settings.probes == "auto" else int(settings.probes)
     facts["warnings"] = warnings
     return facts
@@ -191,6 +193,16 @@ def _photometry(
         "weight": WEIGHT * bayes * scale,
         "smoothing": SMOOTHING * gradient / scale,
     }
+
+
+def _reach(h: np.ndarray) -> list[int]:
+    """Pixels from the centre, per axis, within which most of the PSF's light lies."""
+    reach = []
+    for axis, n in enumerate(h.shape):
+        line = h.sum(axis=tuple(a for a in range(h.ndim) if a != axis))
+        within = [line[n // 2 - r : n // 2 + r + 1].sum() for r in range(n // 2 + 1)]
+        reach.append(int(np.searchsorted(within, min(_LIGHT, within[-1]))))
+    return reach
 
 
 def _transfer(h: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -85,7 +85,7 @@ class Settings(BaseModel):
     )
     iterations: int | None = Field(None, ge=1, le=1_000_000, description="most iterations; the method's own if null")
     rank: int | Literal["auto"] = Field(
-        "auto", ge=1, le=500, description="components of the uncertainty that are stored; 16, or 5 of large images"
+        "auto", ge=1, le=500, description="components of the uncertainty that are stored; 8, or 5 of large images"
     )
     samples: int = Field(1000, ge=20, le=1_000_000, description="draws of a sampler")
     probes: int | Literal["auto"] = Field(
@@ -126,7 +126,7 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
     """What a piece of the volume takes: the halo it must read, and memory."""
     reach = facts["reach"]
     shape = volume.image().shape[1:]
-    halo = tuple(min(n, 2 * r) for n, r in zip(shape, reach))
+    halo = tuple(min(n, 2 * r) for n, r in zip(shape, facts["halo"]))
     # A tile is at least as large as its halo, so that padding grows it to at most three halves per axis.
     growth = float(np.prod([min(1.5, good_size(n + 2 * r) / n) for n, r in zip(shape, reach)]))
     arrays = _ARRAYS + 4 * (facts["rank"] if settings.method in ("laplace", "gaussian", "langevin") else 0)

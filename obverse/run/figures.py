@@ -39,7 +39,7 @@ def compare(data: np.ndarray, assembly: Assembly, reference: Volume | None) -> d
 def resolve(
     data: np.ndarray, assembly: Assembly, reference: Volume | None, pixel_nm: float | None
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Fourier ring correlation of a plane: figures for the record and curves for the report; empty where it has no sense.
+    """Fourier ring correlation of a plane: figures for the record, curves for the report; empty where it has no sense.
 
     Returns:
         `frc_kind` ("reference" or "split"), `frc_before` and, with a reference, `frc_after`: resolved periods in nm, or
