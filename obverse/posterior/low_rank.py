@@ -83,7 +83,7 @@ class LowRankDiagonal(Covariance):
         Where the remainder alone exceeds an eigenvalue, h is that eigenvalue and the variance along u is larger.
         """
         built = cls(U, eigenvalues, diagonal, image_shape, correlation)
-        if correlation is None:
+        if correlation is None or not built.rank:
             return built
         # S depends on h, weakly: the second step changes h by a fraction of the share of variance that U holds.
         for _ in range(3):

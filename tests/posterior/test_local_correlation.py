@@ -64,6 +64,8 @@ def test_regions_of_a_stationary_posterior_are_right_and_the_diagonal_form_is_no
     assert float(region_errors(compact, full).abs().max()) < 0.02
     assert float(region_errors(diagonal_form(compact), full).abs().max()) > 2, "negative control: off by a factor"
     assert torch.allclose(compact.diagonal(), full.diagonal(), rtol=1e-12)
+    alone = full.compact(0)
+    assert alone.rank == 0 and float(region_errors(alone, full).abs().max()) < 0.02, "the kernel needs no factors"
 
 
 def test_the_kernel_found_from_draws_agrees_with_the_exact_one():
