@@ -150,6 +150,7 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
         "intensity": str(run.get("intensity_unit") or "units")[:40],
         "clip": CLIP,
         "variances": [],
+        "excess": [],
         "directions": [],
         "peaks": [],
         "draws": [],

@@ -31,13 +31,15 @@ class Contents:
     mean: np.ndarray
     std: np.ndarray | None = None
     posterior: Any = None
-    """The loaded posterior; its covariance is U Λ Uᵀ + S R S, S = diag(√d), R = I where no kernel is stored."""
+    """The loaded posterior. Σ = U (Λ - H) Uᵀ + S R S with S² = diag(d) + diag(U H Uᵀ), and R = I without a kernel."""
     directions: np.ndarray | None = None
     """(K, C, …): columns of U."""
     variances: np.ndarray | None = None
     """(K,): Λ."""
+    excess: np.ndarray | None = None
+    """(K,): Λ - H, what the components hold beyond the share H that S R S gives them already."""
     diagonal: np.ndarray | None = None
-    """(C, …): d."""
+    """(C, …): S²."""
     kernel: np.ndarray | None = None
     """ρ, (kh, kw) or (kd, kh, kw), odd: the correlation that R has at each lag; zero outside."""
     target: str | None = None
@@ -126,11 +128,15 @@ def _read_run(path: Path) -> dict[str, Any]:
 
 def _read_posterior(path: Path) -> dict[str, Any]:
     from ..posterior import Posterior
+    from ..posterior.low_rank import LowRankDiagonal
 
     posterior = Posterior.load(path)
     mean = posterior.mean.detach().cpu().numpy()
     u, variances, diagonal = posterior.covariance.factors()
-    kernel = getattr(posterior.covariance, "correlation", None)
+    assert isinstance(posterior.covariance, LowRankDiagonal)  # what a file holds
+    kernel, shared = posterior.covariance.correlation, posterior.covariance.shared
+    diagonal = diagonal + u.square() @ shared
+    shared = shared.detach().cpu().numpy()
     u, variances = u.detach().cpu().numpy(), variances.detach().cpu().numpy()
     order = np.argsort(-variances * np.square(u, dtype=np.float64).sum(axis=0), kind="stable")
     return {
@@ -139,6 +145,7 @@ def _read_posterior(path: Path) -> dict[str, Any]:
         "posterior": posterior,
         "directions": u.T[order].reshape(len(order), *mean.shape),
         "variances": np.clip(variances[order], 0.0, None),
+        "excess": np.clip((variances - shared)[order], 0.0, None),
         "diagonal": diagonal.detach().cpu().numpy().reshape(mean.shape),
         "kernel": None if kernel is None else kernel.detach().cpu().numpy().astype(np.float64),
         "target": posterior.target,

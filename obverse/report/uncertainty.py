@@ -1,7 +1,8 @@
 """The stored covariance, made small enough for the page: components, local correlations, draws, and a check of them.
 
-The compact covariance is Σ = U Λ Uᵀ + S R S with S = diag(√d) and R stationary with a kernel ρ, ρ(0) = 1 (without a
-kernel R = I). For block means B x over n pixels a block,
+The compact covariance is Σ = U E Uᵀ + S R S with S = diag(√d) and R stationary with a kernel ρ, ρ(0) = 1 (without a
+kernel R = I); E is the part of the components' variance Λ that S R S does not give them already. For block means B x
+over n pixels a block,
 
     B S R S Bᵀ ≈ V^½ R_B V^½,     v_I = n⁻² Σ_{i,j∈I} √d_i √d_j ρ(i - j),     ρ_B(Δ) ∝ Σ_δ ρ(fΔ + δ) Π_a (f_a - |δ_a|)₊,
 
@@ -43,12 +44,13 @@ def pack(contents: Contents, plan: Plan, payload: dict, arrays: dict) -> tuple[d
     Returns:
         Both, extended.
     """
-    assert contents.directions is not None and contents.variances is not None and contents.diagonal is not None
+    assert contents.directions is not None and contents.variances is not None
+    assert contents.excess is not None and contents.diagonal is not None
     variance = block_variance(contents.diagonal, contents.kernel, plan.factors)
     packed, peaks = [], []
     for k, direction in enumerate(contents.directions):
         shrunk = block_mean(direction, plan.factors)
-        variance = variance + float(contents.variances[k]) * np.square(shrunk, dtype=np.float64)
+        variance = variance + float(contents.excess[k]) * np.square(shrunk, dtype=np.float64)
         if k < plan.components:
             limit = float(np.abs(shrunk).max())
             packed.append(quantise(shrunk, plan.bits, (-limit, limit)))
@@ -56,6 +58,7 @@ def pack(contents: Contents, plan: Plan, payload: dict, arrays: dict) -> tuple[d
     payload = {
         **payload,
         "variances": [float(v) for v in contents.variances[: plan.components]],
+        "excess": [float(v) for v in contents.excess[: plan.components]],
         "directions": packed,
         "peaks": peaks[:SLIDERS],
         "draws": _draws(contents, plan, np.sqrt(variance)),
@@ -132,7 +135,7 @@ def region_error(contents: Contents, payload: dict[str, Any], arrays: dict[str, 
     std = dequantise(arrays.get("block_std", arrays["std"])).reshape(payload["shape"])
     directions = np.stack([dequantise(p) for p in payload["directions"]]) if payload["directions"] else np.zeros((0, 1))
     directions = directions.reshape(-1, *payload["shape"])
-    variances = np.asarray(payload["variances"])
+    variances = np.asarray(payload["excess"])
     diagonal = np.clip(std**2 - np.einsum("k,k...->...", variances, directions**2), 0, None)
     kernel = dequantise(payload["kernel"]) if "kernel" in payload else np.ones((1, 1, 1))
     random, worst = np.random.default_rng(0), 0.0

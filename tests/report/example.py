@@ -52,8 +52,10 @@ def kernel(axes: int) -> np.ndarray:
 
 
 def sigma(posterior: Posterior) -> np.ndarray:
-    """The stored covariance as a dense matrix, from its definition and in double precision."""
+    """The stored covariance U (Λ - H) Uᵀ + S R S as a dense matrix, from its definition and in double precision."""
     U, variances, d = (part.double().numpy() for part in posterior.covariance.factors())
+    shared = posterior.covariance.shared.double().numpy()
+    variances, d = variances - shared, d + U**2 @ shared
     shape, rho = posterior.mean.shape, posterior.covariance.correlation
     places = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), -1).reshape(-1, len(shape))
     lags = places[None] - places[:, None]
@@ -119,10 +121,11 @@ def make(
         correlation = torch.from_numpy(kernel(len(axes))) if local else None
         if local:  # most of the variance outside the components
             rest, values = rest + 0.995 * U.square() @ values, 0.005 * values
+        shared = 0.3 * values if local else None
         posterior = Posterior(
             torch.from_numpy(mean).float(),
             Status(True, "closed-form", "Closed form."),
-            covariance=LowRankDiagonal(U * g[:, None], values, rest * g**2, shape, correlation),
+            covariance=LowRankDiagonal(U * g[:, None], values, rest * g**2, shape, correlation, shared),
         )
         posterior.save(folder / "posterior.safetensors", overwrite=True)
         std = posterior.std.numpy()

@@ -1,6 +1,7 @@
-/* Uncertainty: covariance U L U' + S R S of the pixels shown, with U stored as integers and S = diag(sqrt(d)).
-   d is what the exact standard deviation leaves after U L U', so that every pixel's own variance stays exact; R is the
-   correlation by the kernel at the lag between two pixels of a channel, and without a kernel the identity. */
+/* Uncertainty: covariance U E U' + S R S of the pixels shown, with U stored as integers and S = diag(sqrt(d)).
+   d is what the exact standard deviation leaves after U E U', so that every pixel's own variance stays exact; R is the
+   correlation by the kernel at the lag between two pixels of a channel, and without a kernel the identity.
+   E is what the components' variances hold beyond what S R S gives them; sliders move by the whole variances. */
 
 class Covariance {
   constructor(data, mean, std) {
@@ -10,11 +11,12 @@ class Covariance {
     this.kernel = data.kernel ? { shape: data.kernel.shape, values: decode(data.kernel) } : { shape: [1, 1, 1], values: [1] };
     this.half = this.kernel.shape.map((n) => (n - 1) / 2);
     this.variances = data.variances;
+    this.excess = data.excess;
     this.directions = data.directions.map((packed) => ({ code: codes(packed), offset: packed.offset, step: packed.step }));
     this.diagonal = new Float32Array(mean.length);
     for (let i = 0; i < mean.length; i++) this.diagonal[i] = std[i] * std[i];
     this.directions.forEach((direction, k) => {
-      for (let i = 0; i < mean.length; i++) this.diagonal[i] -= this.variances[k] * this.at(direction, i) ** 2;
+      for (let i = 0; i < mean.length; i++) this.diagonal[i] -= this.excess[k] * this.at(direction, i) ** 2;
     });
     for (let i = 0; i < mean.length; i++) this.diagonal[i] = Math.max(0, this.diagonal[i]);
   }
@@ -45,7 +47,7 @@ class Covariance {
   correlation(pixel, start, count) {
     const result = new Float32Array(count);
     this.directions.forEach((direction, k) => {
-      const scale = this.variances[k] * this.at(direction, pixel);
+      const scale = this.excess[k] * this.at(direction, pixel);
       const { code, offset, step } = direction;
       for (let i = 0; i < count; i++) result[i] += scale * (offset + step * code[start + i]);
     });
@@ -99,7 +101,7 @@ class Covariance {
     this.directions.forEach((direction, k) => {
       let projection = 0;
       pixels.forEach((i, j) => { projection += weights[j] * this.at(direction, i); });
-      variance += this.variances[k] * projection ** 2;
+      variance += this.excess[k] * projection ** 2;
     });
     const std = Math.sqrt(Math.max(0, variance)), z = 1.6448536269514722;
     return { mean, std, low: mean - z * std, high: mean + z * std };
