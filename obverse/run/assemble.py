@@ -1,7 +1,7 @@
 """Tiles put together: every core in its place, and the posterior of the whole from the posteriors of the parts.
 
-The factors of a tile are zero outside its core. Of all tiles' components the leading ones are kept, and the diagonal
-makes up for the rest, so that marginal variances stay exact; covariance across cores is not represented, which is said.
+The factors of a tile are zero outside its core. Of all tiles' components the leading ones are kept, and the remainder
+makes up for the rest, so that marginal variances stay exact; its correlation kernel is the mean of the tiles' kernels.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from ..io.safe import read_safetensors
-from ..posterior import LowRankDiagonal, Posterior
+from ..posterior import Covariance, LowRankDiagonal, Posterior
 from .plan import Plan, Tile
 
 __all__ = ["Assembly", "join"]
 
 ACROSS = (
-    "The volume was reconstructed in {count} tiles: correlations between pixels of different tiles are not "
-    "represented, so an interval for a region that spans tiles is too narrow where neighbouring errors agree."
+    "The volume was reconstructed in {count} tiles: between pixels of different tiles only the correlation of near "
+    "neighbours is represented, as the mean over tiles."
 )
 
 
@@ -74,7 +74,8 @@ def _whole(parts: list[Posterior], tiles: tuple[Tile, ...], mean: torch.Tensor, 
     eigenvalues = torch.tensor([value for value, _, _ in ranked], dtype=dtype)
     flat = U.reshape(len(ranked), -1).T
     diagonal = (variance.reshape(-1) - flat.square() @ eigenvalues).clamp_min(0)
-    covariance = LowRankDiagonal(flat, eigenvalues, diagonal, tuple(mean.shape))
+    kernel = _mean_kernel([part.covariance for part in parts])
+    covariance = LowRankDiagonal.locally_correlated(flat, eigenvalues, diagonal, tuple(mean.shape), kernel)
     first = next((part for part in parts if not part.status.converged), parts[0])
     return Posterior(
         mean.to(dtype),
@@ -86,4 +87,17 @@ def _whole(parts: list[Posterior], tiles: tuple[Tile, ...], mean: torch.Tensor, 
 
 
 def _kept(part: Posterior) -> int:
-    return part.covariance.U.shape[1] if isinstance(part.covariance, LowRankDiagonal) else 16
+    return part.covariance.rank if isinstance(part.covariance, LowRankDiagonal) else 16
+
+
+def _mean_kernel(covariances: list[Covariance]) -> torch.Tensor | None:
+    """The mean of the tiles' correlation kernels, each zero beyond its own window; None if no tile has one."""
+    kernels = [c.correlation for c in covariances if isinstance(c, LowRankDiagonal) and c.correlation is not None]
+    if not kernels:
+        return None
+    window = [max(sizes) for sizes in zip(*(kernel.shape for kernel in kernels), strict=True)]
+    total = torch.zeros(window, dtype=kernels[0].dtype)
+    for kernel in kernels:
+        inner = tuple(slice((w - k) // 2, (w + k) // 2) for w, k in zip(window, kernel.shape, strict=True))
+        total[inner] += kernel / len(kernels)
+    return total
