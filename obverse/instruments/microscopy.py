@@ -24,7 +24,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -84,12 +84,12 @@ class Settings(BaseModel):
         "auto", description="gradient that the smoothed total variation rounds off"
     )
     iterations: int | None = Field(None, ge=1, le=1_000_000, description="most iterations; the method's own if null")
-    rank: int | Literal["auto"] = Field(
-        "auto", ge=1, le=500, description="components of the uncertainty that are stored; 8, or 5 of large images"
+    rank: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = Field(
+        "auto", description="components of the uncertainty that are stored; 8, or 5 of large images"
     )
     samples: int = Field(1000, ge=20, le=1_000_000, description="draws of a sampler")
-    probes: int | Literal["auto"] = Field(
-        "auto", ge=8, le=100_000, description="products spent on marginal variances; 128, or 32 of large images"
+    probes: Annotated[int, Field(ge=8, le=100_000)] | Literal["auto"] = Field(
+        "auto", description="products spent on marginal variances; 128, or 32 of large images"
     )
     padding: int | Literal["auto"] = Field(
         "auto", description="mirrored pixels at each border; the PSF's reach if auto"

@@ -38,6 +38,7 @@ _MASK_NORM = 6.0  # √Σw² of [1 −2 1]⊗[1 −2 1]
 _MAD = 0.67449  # median |n| of a standard normal variable
 _CLASSES = 24
 _FEWEST = 120  # pixels in a class of level: its variance is then known to about 15 %
+_TOO_FEW = 6  # classes for a line that can be trusted
 _SMOOTHEST = 0.4  # share of a class that is kept, by gradient
 
 
@@ -88,7 +89,10 @@ def estimate(image: np.ndarray | Tensor, offset: float | None = None) -> NoiseEs
             f"estimate needs at least {4 * _FEWEST} unsaturated pixels, got {level.size}; use a larger image, or pass "
             "gain and read noise from the camera's data sheet"
         )
-    levels, variances, counts = _classes(level, gradient, residual)
+    levels, variances, counts = _classes(level, gradient, residual, _FEWEST)
+    if levels.size < _TOO_FEW:
+        # A small picture of a few bright things: smaller classes tell of their brightness, with a larger error.
+        levels, variances, counts = _classes(level, gradient, residual, _FEWEST // 4)
     if levels.size == 0 or not (variances > 0).any():
         raise NumericsError("estimate found no noise between neighbouring pixels; pass gain and read noise yourself")
     dark = float(levels.min()) if offset is None else float(offset)
@@ -161,7 +165,7 @@ def _unsaturated(planes: np.ndarray) -> np.ndarray:
 
 
 def _classes(
-    level: np.ndarray, gradient: np.ndarray, residual: np.ndarray
+    level: np.ndarray, gradient: np.ndarray, residual: np.ndarray, fewest: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     share = np.linspace(0.0, 1.0, _CLASSES + 1)
     low, high = np.quantile(level, [0.001, 0.999])
@@ -170,7 +174,7 @@ def _classes(
     order = np.argsort(index, kind="stable")
     rows = []
     for members in np.split(order, np.searchsorted(index[order], np.arange(1, edges.size - 1))):
-        if members.size < _FEWEST:
+        if members.size < fewest:
             continue
         smooth = members[np.argsort(gradient[members], kind="stable")[: int(_SMOOTHEST * members.size)]]
         rows.append((level[smooth].mean(), _variance(residual[smooth]), smooth.size))

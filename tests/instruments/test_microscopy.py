@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from obverse.errors import InputError
 from obverse.instruments import microscopy, photometry
@@ -113,3 +114,15 @@ def test_the_optics_are_taken_from_the_file_when_it_records_them():
 def test_noise_that_cannot_be_read_is_said():
     found = photometry.noise(np.random.default_rng(0).normal(100, 5, (1, 20, 20)), 90.0, "auto", "auto")
     assert found.gain == 0 and found.read_noise == pytest.approx(5, rel=0.3) and "read_noise" in found.warnings[0]
+
+
+def test_a_small_picture_of_few_bright_spots_shows_that_its_noise_counts_photons():
+    rng = np.random.default_rng(1)
+    truth = np.zeros((48, 56))
+    truth.flat[rng.integers(0, truth.size, 13)] = rng.uniform(2000, 8000, 13)
+    mean = ndimage.gaussian_filter(truth, 1.5)
+    picture = (100 + rng.poisson(mean) + rng.normal(0, 3, mean.shape)).round()[None]
+    found = photometry.noise(picture, 100.0, "auto", "auto")
+    assert found.gain == pytest.approx(1.0, rel=0.4) and found.read_noise == pytest.approx(3.0, rel=0.3)
+    even = (100 + rng.normal(0, 5, mean.shape))[None]
+    assert photometry.noise(even, 100.0, "auto", "auto").gain == 0.0
