@@ -12,8 +12,8 @@ import pytest
 import tifffile
 
 
-def micrograph(shape=(32, 40), seed=0):
-    """Round cells on a background of 100 counts, blurred, with Poisson and read noise; and the PSF of the blur."""
+def cells(shape=(32, 40), seed=0):
+    """Round cells of 100 to 400 photons a pixel: what the micrograph below is a picture of."""
     rng = np.random.default_rng(seed)
     truth = np.zeros(shape)
     grid = np.meshgrid(*map(np.arange, shape), indexing="ij")
@@ -21,6 +21,13 @@ def micrograph(shape=(32, 40), seed=0):
         centre, radius = [rng.uniform(0, n) for n in shape], rng.uniform(1.5, 4)
         away = np.sqrt(sum((axis - c) ** 2 for axis, c in zip(grid, centre, strict=True)))
         truth += rng.uniform(100, 400) / (1 + np.exp((away - radius) / 0.3))
+    return truth
+
+
+def micrograph(shape=(32, 40), seed=0):
+    """The cells blurred, with Poisson and read noise, on a background of 100 counts; and the PSF of the blur."""
+    rng = np.random.default_rng(seed + 1)
+    truth = cells(shape, seed)
     axes = np.meshgrid(*[np.arange(-4, 5)] * len(shape), indexing="ij")
     psf = np.exp(-sum(axis**2 for axis in axes) / (2 * 1.5**2))
     psf /= psf.sum()

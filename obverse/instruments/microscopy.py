@@ -152,8 +152,9 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
     padded, crop = pad((counts - offset) / scale, facts["reach"])
     y = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
     operator = Convolution(torch.from_numpy(kernel).to(torch.float32), tuple(y.shape), boundary="circular")
-    noise = _noise(y, settings, float(facts["gain"]) / scale, float(facts["read_noise"]) / scale)
-    return Measurement(volume, y, Problem(operator, noise), offset, scale, crop, tuple(facts["warnings"]), facts)
+    law = (y, settings, float(facts["gain"]) / scale, float(facts["read_noise"]) / scale)
+    warnings = (*facts["warnings"], *_few_photons(*law))
+    return Measurement(volume, y, Problem(operator, _noise(*law)), offset, scale, crop, warnings, facts)
 
 
 def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
@@ -203,23 +204,35 @@ def write(volume: Volume, path: str | Path) -> Path:
 
 
 def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
-    """The noise law. Where it is nearly Gaussian (many photons, or read noise that hides the few) its variance is read
-    off the smoothed data once: the exact counting law differs from that by less than the gain is known, and costs a
-    hundred times more."""
+    """The noise law. Methods that give uncertainty take the Gaussian whose variance is read off the smoothed data once:
+    the exact counting law costs a hundred times more, and has no most probable image where it would be negative."""
     if gain <= 0 and settings.method == "richardson-lucy":
         # It knows counts only: the gain that gives the same variance at the mean level.
         level = max(float(y.clamp_min(0).mean()), 1e-6)
         return PoissonGaussian(read_noise**2 / level, 1e-3 * read_noise)
     if gain <= 0:
         return Gaussian(read_noise)
-    # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.
-    skewness = 2 * gain / (3**1.5 * read_noise) if read_noise > 0 else math.inf
-    few = float(y.clamp_min(0).mean()) / gain < _MANY_PHOTONS and skewness > _SKEWNESS
-    if few or settings.method in ("map", "richardson-lucy"):
+    if settings.method in ("map", "richardson-lucy"):
         return PoissonGaussian(gain, read_noise)
     smooth = ndimage.uniform_filter(y.numpy(), (1,) * (y.ndim - 2) + (_SMOOTH, _SMOOTH), mode="wrap")  # type: ignore[arg-type]
-    variance = gain * np.maximum(smooth, 0) + read_noise**2
+    # Where no photon fell into the window, there may have been one.
+    variance = gain * np.maximum(smooth, gain / _SMOOTH**2) + read_noise**2
     return Gaussian(torch.from_numpy(np.sqrt(variance)))
+
+
+def _few_photons(y: Tensor, settings: Settings, gain: float, read_noise: float) -> tuple[str, ...]:
+    """A sentence where the counting law is far from the Gaussian that stands in for it."""
+    if gain <= 0 or settings.method in ("map", "richardson-lucy"):
+        return ()
+    photons = float(y.clamp_min(0).mean()) / gain
+    # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.
+    skewness = 2 * gain / (3**1.5 * read_noise) if read_noise > 0 else math.inf
+    if photons >= _MANY_PHOTONS or skewness <= _SKEWNESS:
+        return ()
+    return (
+        f"On average {photons:.2g} photons fell on a pixel: their counting law was taken as Gaussian of the same variance, "
+        "so that intervals of the darkest places are approximate and may reach below zero.",
+    )
 
 
 def _plain(value: Any) -> Any:
