@@ -5,7 +5,7 @@ with the Poisson and read noise that were estimated on the real widefield image 
 whole microscopy instrument (background, noise and prior estimated from the simulated data) and compared with the truth.
 
 `tuned` are the three crops of the SIM image of microtubules on which WEIGHT and SMOOTHING of the instrument were set;
-`held_out` are other crops of it and other structures: actin and mitochondria (W2S, means of 400 frames), membranes
+`held_out` are other crops of it and other structures: cells (W2S, means of 400 frames), membranes
 (BBBC034), nuclei (BBBC038), HeLa cells. They are binned 2×2, which makes up for the blur of their own microscopes, and
 brought to the brightness of the SIM image. `border` is the band of 6 pixels along the edges of a field. The weights
 times 0.25 and 2 are the negative control: their coverage must be wrong, or nothing is measured here.

@@ -47,8 +47,8 @@ _SKEWNESS = 0.2  # of a pixel's noise, up to which the same is said; 25 photons 
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
 # Relative residuals of the image and of products with Σ: far below the noise, and within reach of single precision.
 _ACCURACY = {"tolerance": 1e-4, "covariance_tolerance": 1e-2}
-# Peak memory, fitted to runs of `laplace` on 502×502, 24×96×96 and 40×201×101 voxels (1.1, 1.5 and 2.7 GB seen): the
-# estimates are 1.0 to 1.3 times these. The other methods were not measured; they share what they share with it.
+# Peak memory, from what unfinished runs of `laplace` had reached on 502×502 and 40×201×101 voxels (1.1 and 2.7 GB): the
+# estimates are 1.25 and 1.09 times these. `gaussian` at 384² took 0.62 GB, half of its estimate.
 _BYTES_PER_VALUE = 4
 _ARRAYS = {2: 120, 3: 180}  # single-precision images on the padded grid; those of Newton's method are double
 _PRODUCTS = 12  # products with Σ per component, each a vector of the basis; at least 60
@@ -230,8 +230,8 @@ def _few_photons(y: Tensor, settings: Settings, gain: float, read_noise: float) 
     if photons >= _MANY_PHOTONS or skewness <= _SKEWNESS:
         return ()
     return (
-        f"On average {photons:.2g} photons fell on a pixel: their counting law was taken as Gaussian of the same variance, "
-        "so that intervals of the darkest places are approximate and may reach below zero.",
+        f"On average {photons:.2g} photons fell on a pixel: their counting law was taken as Gaussian of the same "
+        "variance, so that intervals of the darkest places are approximate and may reach below zero.",
     )
 
 
