@@ -5,6 +5,7 @@ With `--json` a command prints one JSON object on standard output and nothing el
 standard error.
 """
 
+import io
 import json
 import os
 import sys
@@ -170,6 +171,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     # Threads that spin while they wait make everything many times slower on cores that other programs use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -186,8 +190,14 @@ def run(arguments: list[str]) -> int:
     except ObverseError as error:
         return _fail(str(error), as_json)
     except KeyboardInterrupt:
-        return _fail("interrupted; finished tiles are kept, go on with --resume", as_json, INTERRUPTED)
+        return _fail("interrupted; tiles that were finished, if any, are kept for --resume", as_json, INTERRUPTED)
     except MemoryError:
+        return _fail(
+            "expected to fit in memory, ran out of it; pass a smaller --memory or close other programs", as_json
+        )
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
         return _fail(
             "expected to fit in memory, ran out of it; pass a smaller --memory or close other programs", as_json
         )
@@ -216,6 +226,8 @@ def _reconstruct(
     from .run.config import resolve
     from .run.plan import available_memory, parse_memory
 
+    if not 0 <= seed < 2**62:
+        raise InputError(f"expected a seed from 0 to 2^62, got {seed}; choose another")
     request = Request(
         instrument=instrument,
         settings=resolve(instrument, *layers),
@@ -295,7 +307,9 @@ def _short(value: Any) -> str:
 
 
 def _answer(content: dict[str, Any], *, as_json: bool, text: str) -> None:
-    sys.stdout.write((json.dumps(content, default=str) if as_json else text) + "\n")
+    from .io.record import plain
+
+    sys.stdout.write((json.dumps(plain(content), allow_nan=False) if as_json else text) + "\n")
 
 
 def _say(text: str) -> None:

@@ -89,6 +89,11 @@ def kernel(settings: "Settings", facts: Mapping[str, Any], warnings: list[str] |
     aperture, index, wavelength = optics["numerical_aperture"], optics["refractive_index"], optics["wavelength"]
     plane = _PLANE_REACH * wavelength / aperture
     reach = [min(n - 1, int(np.ceil(plane / v))) for n, v in zip(size[-2:], voxel[-2:])]
+    if not aperture < index:
+        raise InputError(
+            f"expected a numerical aperture below the immersion's refractive index {index:g}, got {aperture:g}; give "
+            "refractive_index=1.515 for oil"
+        )
     if len(size) == 3:
         depth_of_field = wavelength / (index - np.sqrt(index**2 - aperture**2))
         reach = [min(size[0] - 1, int(np.ceil(_AXIAL_REACH * depth_of_field / voxel[0]))), *reach]

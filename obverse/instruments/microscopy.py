@@ -79,8 +79,12 @@ class Settings(BaseModel):
     channel: int | None = Field(None, ge=0, description="which channel; all of them if null")
     image: int | None = Field(None, ge=0, description="which image of an OME-TIFF with several")
     background: float | Literal["auto"] = Field("auto", description="counts where there is no light from the object")
-    gain: float | Literal["auto"] = Field("auto", description="counts per detected photon; 0 for Gaussian noise")
-    read_noise: float | Literal["auto"] = Field("auto", description="standard deviation without light, in counts")
+    gain: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="counts per detected photon; 0 for Gaussian noise"
+    )
+    read_noise: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
+        "auto", description="standard deviation without light, in counts"
+    )
     method: Literal["laplace", "gaussian", "langevin", "map", "richardson-lucy"] = Field(
         "laplace", description="laplace, gaussian and langevin give uncertainty; map and richardson-lucy do not"
     )
@@ -145,7 +149,6 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
 def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None = None) -> Measurement:
     """Data, problem and the way back, for a volume or, with the facts of the whole as `shared`, for a part of it."""
     facts = dict(characterise(volume, settings) if shared is None else shared)
-    volume.check_values()
     counts = np.asarray(volume.image(), dtype=np.float64)
     kernel = characterisation.kernel(settings, facts)
     offset, scale = float(facts["background"]), float(facts["scale"])
@@ -213,7 +216,7 @@ def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noi
     if gain <= 0:
         return Gaussian(read_noise)
     if settings.method in ("map", "richardson-lucy"):
-        return PoissonGaussian(gain, read_noise)
+        return PoissonGaussian(gain, max(read_noise, 1e-3 * gain))
     smooth = ndimage.uniform_filter(y.numpy(), (1,) * (y.ndim - 2) + (_SMOOTH, _SMOOTH), mode="wrap")  # type: ignore[arg-type]
     # Where no photon fell into the window, there may have been one.
     variance = gain * np.maximum(smooth, gain / _SMOOTH**2) + read_noise**2

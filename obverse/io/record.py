@@ -30,7 +30,9 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a file name may hold bytes that are no text
+    if value is None or isinstance(value, bool | int | float):
         return value
     return str(value)
 

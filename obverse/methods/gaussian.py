@@ -128,10 +128,11 @@ class _Run:
         weight = noise.weight(self.y.mean().expand(self.y.shape))
         mean, change = start, float("inf")
         for index in range(max(1, self.method.reweightings)):
+            if index:
+                self.products += self.curvature.products
             self.curvature = Curvature(self.operator, weight, self.hessian, start, seed=self.method.seed)
             residual = self.operator(start) - self.y
             previous, (mean, status) = mean, self._step(start, self.operator.adjoint(weight * residual))
-            self.products += self.curvature.products
             change = float((mean - previous).norm() / mean.norm().clamp_min(1e-300))
             self.report(index + 1, self.method.reweightings, change)
             if not status.converged:

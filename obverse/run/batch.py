@@ -50,7 +50,9 @@ def expand(inputs: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+            found = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file() and p.name[0] != "."
+            )
             if not found:
                 raise InputError(f"expected TIFF files in the folder {path}, found none; name the files themselves")
             files += found
@@ -74,8 +76,8 @@ def run_all(files: Sequence[Path], output: Path, request: Request, progress: Pro
     for path, folder in zip(files, folders, strict=True):
         try:
             outcomes.append(reconstruct(path, folder, request, progress))
-        except (ObverseError, OSError, MemoryError) as error:
-            outcomes.append({"input": str(path), "error": str(error) or "ran out of memory", "exception": error})
+        except Exception as error:  # whatever is wrong with one file, the others are still done; it is reported
+            outcomes.append({"input": str(path), "error": str(error) or type(error).__name__, "exception": error})
     return outcomes
 
 
@@ -101,8 +103,8 @@ def inspect(path: Path, instrument: str, layers: Sequence[dict[str, Any]]) -> di
             "facts": measurement.facts,
             "warnings": list(measurement.warnings),
         }
-    except ObverseError as error:
-        return {"input": str(path), "error": str(error)}
+    except (ObverseError, OSError, MemoryError) as error:
+        return {"input": str(path), "error": str(error) or type(error).__name__}
 
 
 def _distinct(files: Sequence[Path]) -> list[str]:

@@ -40,7 +40,7 @@ def read_config(path: Path) -> dict[str, Any]:
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         detail = " ".join(str(error).split())
         raise FormatError(
             f"expected YAML in {path.name}, got text that does not parse ({detail}); mend that line"
@@ -63,7 +63,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise InputError(f"expected --set KEY=VALUE, got {assignment!r}; write for instance --set rank=20")
         try:
             values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InputError(
                 f"expected a simple value in --set {assignment!r}, got text that does not parse; quote it"
             ) from error

@@ -27,7 +27,7 @@ from .batch import Progress, Request
 from .config import instrument as load_instrument
 from .figures import compare, resolve
 from .plan import Tile, plan
-from .store import Store, describe_inputs, now, versions
+from .store import OUTPUTS, Store, describe_inputs, now, versions
 
 __all__ = ["reconstruct"]
 
@@ -58,9 +58,16 @@ def reconstruct(path: Path, folder: Path, request: Request, progress: Progress) 
     missing = [p for p in files.values() if not p.is_file()]
     if missing:
         raise InputError(f"expected a file, found none at {missing[0]}; check the path")
+    for p in files.values():
+        if p.resolve().parent == folder.resolve() and p.name in OUTPUTS:
+            raise InputError(
+                f"expected an output folder that does not hold the input {p.name}, got {folder}; choose another"
+            )
     inputs = describe_inputs(files)
     volume = module.read(path, settings)
     reference = module.read(request.reference, settings) if request.reference is not None else None
+    if reference is not None:
+        reference.check_values("the reference")
     if reference is not None and reference.image().shape != volume.image().shape:
         raise InputError(
             f"expected a reference on the data's grid {volume.image().shape}, got {reference.image().shape}; "
@@ -167,7 +174,7 @@ def _publish(
     paths = {"image": folder / "image.ome.tif"}
     kept = {"image.ome.tif", "measurement.safetensors", "report.html", "run.json"}
     kept |= {"std.ome.tif", "posterior.safetensors"} if assembly.posterior else {"estimate.safetensors"}
-    run.store.drop_stale(kept - {"run.json"})
+    run.store.drop_stale(kept - {"run.json", "report.html"})
     module.write(volume.like(assembly.image, "reconstructed by Obverse: mean"), paths["image"])
     write_safetensors(
         folder / "measurement.safetensors", stored, {"axes": "C" + "ZYX"[-(data.ndim - 1) :]}, overwrite=True
@@ -184,9 +191,10 @@ def _publish(
     figures = {
         **compare(data, assembly, reference),
         **periods,
-        "evaluations": sum(int(note["diagnostics"].get("evaluations", 0)) for note in notes),
         "seconds": time.perf_counter() - began,
     }
+    if all("evaluations" in note["diagnostics"] for note in notes):
+        figures["evaluations"] = sum(int(note["diagnostics"]["evaluations"]) for note in notes)
     axes = "C" + "ZYX"[-(data.ndim - 1) :]
     warnings = list(
         dict.fromkeys([sentence for note in notes for sentence in note["warnings"]] + list(assembly.warnings))

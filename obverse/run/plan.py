@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import InputError
 
 __all__ = ["Plan", "Tile", "available_memory", "parse_memory", "plan"]
 
+_UNKNOWN_MEMORY = 4 * 10**9  # bytes assumed where the system does not tell
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
@@ -67,10 +69,21 @@ def available_memory() -> int:
         with open("/proc/meminfo", encoding="ascii") as info:
             for line in info:
                 if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+                    return int(min(int(line.split()[1]) * 1024, max(_container_limit(), 0)))
     except OSError:
         pass
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return _UNKNOWN_MEMORY
+
+
+def _container_limit() -> float:
+    """Bytes that a container still allows (cgroup v2); infinite where there is no limit."""
+    try:
+        folder = Path("/sys/fs/cgroup")
+        return float(int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return math.inf
 
 
 def plan(
@@ -84,7 +97,7 @@ def plan(
 ) -> Plan:
     """Cut the spatial grid so that each job stays within `memory`.
 
-    The longest axis (in voxels of the current core) is halved until the padded tile fits.
+    The longest axis (in voxels of the current core) is cut into one part more until the padded tile fits.
 
     Args:
         shape: spatial shape, (H, W) or (D, H, W).

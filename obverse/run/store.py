@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from typing import Any
 from .. import __version__
 from ..errors import FormatError, InputError
 from ..io.record import write_json
-from ..io.safe import sha256
+from ..io.safe import atomic_write, sha256
 
 __all__ = ["OUTPUTS", "Store", "describe_inputs", "read_record", "verify", "versions"]
 
@@ -34,6 +35,8 @@ OUTPUTS = (
     "run.json",
 )
 
+# What a run leaves in `.work`: its fingerprint, its tiles, and files that an interrupted write did not finish.
+_OURS = re.compile(r"fingerprint|\d{4,}\.(arrays|posterior)\.safetensors|\..*")
 _RECORD_LIMIT = 50_000_000  # bytes of a run.json
 
 
@@ -42,7 +45,7 @@ class Store:
 
     Args:
         folder: OUT; made if it is not there.
-        fingerprint: what makes two runs the same: inputs, settings, seed and version, as JSON-able values.
+        fingerprint: what makes two runs the same: inputs, settings, seed, version and tiles, as JSON-able values.
         overwrite: replace the outputs of an earlier run.
         resume: go on from the tiles of an interrupted run with the same fingerprint.
 
@@ -64,7 +67,7 @@ class Store:
         ours = present & set(OUTPUTS)
         stamp = self.work / "fingerprint"
         interrupted = stamp.is_file()
-        if "run.json" in present and not overwrite:
+        if "run.json" in present and not overwrite and not (interrupted and resume):
             raise InputError(
                 f"expected a new output folder, {self.folder} holds a finished run; pass --overwrite or another -o"
             )
@@ -76,6 +79,9 @@ class Store:
             raise InputError(
                 f"expected a new output folder, {self.folder} holds {sorted(ours)[0]}; pass --overwrite or another -o"
             )
+        foreign = self.work.exists() and any(not _OURS.fullmatch(path.name) for path in self.work.iterdir())
+        if foreign:
+            raise InputError(f"expected a new output folder, {self.work} holds other files; choose another -o")
         if interrupted and resume and stamp.read_text() != mark:
             raise InputError(
                 "expected --resume with the inputs, settings, seed and version of the interrupted run in "
@@ -88,9 +94,11 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (interrupted and resume):
-                shutil.rmtree(self.work, ignore_errors=True)
-            self.work.mkdir(exist_ok=True)
-            stamp.write_text(mark)
+                if self.work.exists():
+                    shutil.rmtree(self.work)
+                self.work.mkdir()
+                with atomic_write(stamp) as file:
+                    file.write(mark.encode())
         except OSError as error:
             raise InputError(
                 f"expected to write to {self.folder}, got {error.strerror}; choose a folder that can be written"
@@ -130,7 +138,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(
             f"expected JSON in {path}, got text that does not parse; run the reconstruction again"
         ) from error
@@ -144,6 +152,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 def verify(folder: Path) -> list[str]:
     """Names of the stored outputs whose SHA-256 is no longer the one in `run.json` (or that are gone)."""
     outputs = read_record(folder).get("outputs", {})
+    if not isinstance(outputs, dict) or not set(outputs) <= set(OUTPUTS):
+        raise FormatError(
+            f"expected the names of outputs in {folder}/run.json, got others; run the reconstruction again"
+        )
     return [
         name for name, digest in outputs.items() if not (folder / name).is_file() or sha256(folder / name) != digest
     ]

@@ -32,6 +32,9 @@ TABLE = {
     "setting out of range": (DATA, PSF, ["--set", "rank=-1"], "rank"),
     "unknown method": (DATA, PSF, ["--method", "magic"], "magic"),
     "unknown option": (DATA, PSF, ["--frobnicate"], "frobnicate"),
+    "negative seed": (DATA, PSF, ["--seed", "-1"], "seed"),
+    "endless seed": (DATA, PSF, ["--seed", "1" + "0" * 30], "seed"),
+    "negative gain": (DATA, PSF, ["--set", "gain=-1"], "gain"),
     "memory not a size": (DATA, PSF, ["--memory", "lots"], "memory size"),
     "memory too small": (DATA, PSF, ["--memory", "1kB"], "--memory"),
 }

@@ -17,6 +17,13 @@ def test_an_existing_output_is_refused_and_untouched(obverse, files, tmp_path):
     assert obverse(*command, "--overwrite").code == 0
 
 
+def test_an_input_in_the_output_folder_is_never_replaced(obverse, files, tmp_path):
+    (tmp_path / "image.ome.tif").write_bytes(files["2d"].read_bytes())
+    done = obverse("reconstruct", tmp_path / "image.ome.tif", "--psf", files["psf2d"], "-o", tmp_path, "--overwrite")
+    assert done.code == 2 and "does not hold the input" in done.stderr
+    assert (tmp_path / "image.ome.tif").read_bytes() == files["2d"].read_bytes()
+
+
 def test_a_run_works_with_sockets_blocked(files, tmp_path):
     """A whole run in a process in which making any socket is an error."""
     code = (

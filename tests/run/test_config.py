@@ -43,7 +43,9 @@ def test_assignments_are_read_as_yaml():
     }
 
 
-@pytest.mark.parametrize("text", ["rank", "=3", "a={", "a=!!python/object/apply:os.system ['true']"])
+@pytest.mark.parametrize(
+    "text", ["rank", "=3", "a={", "axes=2024-13-45", "a=" + "[" * 9999, "a=!!python/object/apply:os.system ['true']"]
+)
 def test_bad_assignments(text):
     with pytest.raises(InputError, match="--set"):
         parse_assignments([text])

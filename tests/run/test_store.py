@@ -63,12 +63,35 @@ def test_an_interrupted_run_resumes_only_with_the_same_fingerprint(tmp_path):
     assert not (Store(tmp_path / "out", RUN, overwrite=True).work / "0000.arrays.safetensors").exists()
 
 
+def test_an_interrupted_overwrite_resumes(tmp_path):
+    finish(Store(tmp_path / "out", RUN))
+    store = Store(tmp_path / "out", RUN, overwrite=True)
+    (store.work / "0000.arrays.safetensors").write_bytes(b"tile")
+    assert (Store(tmp_path / "out", RUN, resume=True).work / "0000.arrays.safetensors").exists()
+
+
+def test_a_work_folder_of_others_is_refused_and_untouched(tmp_path):
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "thesis.tex").write_text("precious")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="other files"):
+            Store(tmp_path, RUN, overwrite=overwrite)
+    assert (tmp_path / ".work" / "thesis.tex").read_text() == "precious"
+
+
 def test_a_run_that_computed_nothing_leaves_nothing(tmp_path):
     Store(tmp_path / "out", RUN).abandon()
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "\udcff"])
+def test_a_record_of_foreign_outputs_is_refused(tmp_path):
+    for outputs in ('["a"]', '{"/etc/hostname": "0"}'):
+        (tmp_path / "run.json").write_text('{"obverse": "0", "outputs": ' + outputs + "}")
+        with pytest.raises(FormatError):
+            verify(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", "\udcff", "9" * 5000])
 def test_a_damaged_record_is_refused(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(FormatError):
