@@ -1,6 +1,6 @@
 """One input, from its file to its output folder.
 
-    read → characterise the whole → plan tiles → per tile: measure → method → restore → store → assemble → report
+    read → characterise the whole → plan tiles → per tile: measure → method → store → assemble → report
 
 A run that fits in memory is a run of one tile. Each finished tile is stored at once, so that an interrupted run goes on
 where it stopped; an assembled output is the same whatever tiles it was made of.
