@@ -51,20 +51,17 @@ class Curvature:
         return self._inverse_spectrum(self.fisher) if self.fisher.numel() == 1 else None
 
     @cached_property
-    def preconditioner(self) -> StationaryCovariance:
-        """An approximation of Q⁻¹ that is diagonal in Fourier, and equal to it where Q is.
+    def preconditioner(self) -> Covariance:
+        """An approximation of Q⁻¹, diagonal in Fourier up to a local scale, and equal to Q⁻¹ where Q is circulant.
 
-        With J a convolution and H stationary, the circulant nearest to Q has the mean of F in place of F. Otherwise the
-        spectrum is found by probing.
+        With J a convolution and H stationary, the circulant nearest to Q has the mean of F in place of F. Otherwise
+        scale and spectrum are found by probing.
         """
         known = self._inverse_spectrum(self.fisher.mean())
         if known is not None:
             return StationaryCovariance(known, self.image_shape)
         generator = torch.Generator().manual_seed(self.seed)
-        probes = _PROBES if math.prod(self.image_shape) <= _LARGE else 2
-        return circulant_preconditioner(
-            self.matvec, self.image_shape, generator, probes=probes, dtype=self.dtype, device=self.device
-        )
+        return circulant_preconditioner(self.matvec, self.image_shape, generator, dtype=self.dtype, device=self.device)
 
     def covariance(self, tolerance: float | None = None, max_iterations: int = 2000, probes: int = 128) -> Covariance:
         """Q⁻¹: in closed form where there is one, else matrix-free."""
@@ -129,7 +126,3 @@ def marginal_facts(covariance: Covariance) -> dict[str, Any]:
         return {"marginals": "closed form"}
     told = covariance.diagonal_report()
     return {"marginals": told["kind"], **{f"marginals_{key}": value for key, value in told.items() if key != "kind"}}
-
-
-# Probes of the preconditioner's spectrum; two do for large images, where each costs as much as a step of the solver.
-_PROBES, _LARGE = 8, 2**18

@@ -1,4 +1,4 @@
-"""Covariances derived from another: c·Σ after a change of unit, P Σ Pᵀ after a crop.
+"""Covariances derived from another: c·Σ after a change of unit, D Σ D with a map, P Σ Pᵀ after a crop.
 
 A crop of a covariance is the covariance of the cropped image; its principal components are *not* the cropped principal
 components, which is why this goes through products: P Σ Pᵀ v embeds v, multiplies and cuts.
@@ -13,7 +13,7 @@ from ..errors import InputError
 from .covariance import Components, Covariance
 from .low_rank import LowRankDiagonal
 
-__all__ = ["RestrictedCovariance", "ScaledCovariance"]
+__all__ = ["ModulatedCovariance", "RestrictedCovariance", "ScaledCovariance"]
 
 
 class ScaledCovariance(Covariance):
@@ -59,6 +59,39 @@ class ScaledCovariance(Covariance):
 
     def scaled(self, factor: float) -> Covariance:
         return ScaledCovariance(self.base, self.factor * factor)
+
+
+class ModulatedCovariance(Covariance):
+    """D Σ D with D = diag(s): a covariance of another's correlations whose standard deviations follow a map.
+
+    Args:
+        base: Σ.
+        scale: s > 0, of the image's shape.
+    """
+
+    def __init__(self, base: Covariance, scale: Tensor):
+        super().__init__(base.image_shape, base.dtype, base.device)
+        if tuple(scale.shape) != self.image_shape or not bool((scale > 0).all() and scale.isfinite().all()):
+            raise InputError(f"a modulation expects a positive map {self.image_shape}, got {tuple(scale.shape)}")
+        self.base, self.scale = base, scale.to(dtype=base.dtype, device=base.device)
+
+    def _matvec(self, images: Tensor) -> Tensor:
+        scale = self.scale.to(images.dtype)
+        return scale * self.base.matvec(scale * images)
+
+    def _solve(self, images: Tensor) -> Tensor:
+        scale = self.scale.to(images.dtype)
+        return self.base.solve(images / scale) / scale
+
+    def diagonal(self) -> Tensor:
+        return self.scale.square() * self.base.diagonal()
+
+    def logdet(self) -> float:
+        return self.base.logdet() + 2 * float(self.scale.double().log().sum())
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor | None:
+        draws = self.base.sample(n, generator)
+        return None if draws is None else self.scale * draws
 
 
 class RestrictedCovariance(Covariance):

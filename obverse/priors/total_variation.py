@@ -127,17 +127,19 @@ class TotalVariation(Prior):
             raise InputError("TotalVariation.hessian expects a real image, got a complex one; use its gradient")
         g = self._gradient(x.detach())
         _, r = self._radius(g)
-        weight, epsilon = self._stacked(self._weight(x)), self.smoothing
+        strength, unit = self._stacked(self._weight(x)) / r, g / r
+        shortened = r / (r + self.smoothing)
         axis = -self.dimensions - 2
 
+        def along(d: Tensor) -> Tensor:
+            return (unit * d).sum(axis, keepdim=True) if self.isotropic else unit * d
+
         def curvature(d: Tensor) -> Tensor:
-            along = (g * d).sum(axis, keepdim=True) if self.isotropic else g * d
-            return weight / r * (d - g * along / r.square())
+            return torch.addcmul(d, unit, along(d), value=-1).mul_(strength)
 
         def perturbation(generator: torch.Generator) -> Tensor:
             n = torch.randn(g.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
-            along = (g * n).sum(axis, keepdim=True) if self.isotropic else g * n
-            return self._adjoint((weight / r).sqrt() * (n - g * along / (r * (r + epsilon))))
+            return self._adjoint(strength.sqrt() * (n - unit * along(n) * shortened))
 
         return Hessian(lambda v: self._adjoint(curvature(self._gradient(v))), perturbation)
 

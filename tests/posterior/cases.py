@@ -10,7 +10,7 @@ from obverse.posterior import (
     StationaryCovariance,
 )
 from obverse.posterior.covariance import Covariance
-from obverse.posterior.derived import RestrictedCovariance, ScaledCovariance
+from obverse.posterior.derived import ModulatedCovariance, RestrictedCovariance, ScaledCovariance
 from obverse.solvers.result import Status
 
 SHAPE = (2, 5, 4)
@@ -113,6 +113,9 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Covariance, tor
     built["scaled"] = ScaledCovariance(from_dense(positive(n), SHAPE, dtype), 2.5), 2.5 * positive(n)
     slices = (slice(None), slice(1, 4), slice(0, 4, 2))
     kept = torch.arange(n).reshape(SHAPE)[slices].reshape(-1)
+    map_ = 0.5 + torch.rand(SHAPE, generator=seeded(8), dtype=dtype)
+    modulated = map_.reshape(-1, 1) * positive(n) * map_.reshape(-1)
+    built["modulated"] = ModulatedCovariance(from_dense(positive(n), SHAPE, dtype), map_), modulated
     restricted = RestrictedCovariance(from_dense(positive(n), SHAPE, dtype), slices)
     built["restricted"] = restricted, positive(n)[kept][:, kept]
     offsets = torch.stack([normal(n, seed=2), -normal(n, seed=2) / 3]).reshape(2, *SHAPE)
