@@ -26,7 +26,7 @@ from .stationary import StationaryCovariance
 
 __all__ = ["circulant_preconditioner"]
 
-# Standard deviation, in pixels, of the Gaussian that averages the local scale: about a hundred pixels in two dimensions.
+# Pixels: standard deviation of the Gaussian that averages the local scale, over about a hundred pixels in 2-D.
 _NEIGHBOURHOOD = 3.0
 
 
