@@ -10,7 +10,7 @@ demo: $(VENV)/.package
 	$(BIN)/obverse demo --output obverse-demo --overwrite
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check .

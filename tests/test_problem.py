@@ -38,14 +38,14 @@ class Exposure(Operator):
         return x.exp()
 
 
-LAWS = [Gaussian(0.3), Gaussian(torch.rand(7) + 0.5), Poisson(0.2), PoissonGaussian(0.2, 0.1)]
+LAWS = [Gaussian(0.3), Gaussian(torch.linspace(0.5, 1.5, 7)), Poisson(0.2), PoissonGaussian(0.2, 0.1)]
 
 
 def image(*batch, dtype=torch.float64):
     return torch.rand(*batch, *SHAPE, dtype=dtype, generator=torch.Generator().manual_seed(1)) + 0.5
 
 
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("law", LAWS, ids=["gaussian", "uneven", "poisson", "poisson-gaussian"])
 def test_simulation_does_not_depend_on_the_batch_split(law):
     problem, x = Problem(Blend(), law), image(4)
     whole = problem.simulate(x, seed=3)
