@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ..errors import InputError
@@ -132,11 +132,11 @@ def coverage(
     if functional is None:
         errors = inside.std(0, ddof=1) / math.sqrt(count)
         scores = np.abs(observed - nominal) / np.maximum(errors, 1e-12)
-        p_values = [2 * float(stats.t.sf(score, count - 1)) for score in scores]
+        p_values = [2 * float(scipy.stats.t.sf(score, count - 1)) for score in scores]
     else:
         errors = np.sqrt(nominal * (1 - nominal) / count)
         hits = np.rint(observed * count).astype(int)
-        p_values = [float(stats.binomtest(int(k), count, p).pvalue) for k, p in zip(hits, nominal)]
+        p_values = [float(scipy.stats.binomtest(int(k), count, p).pvalue) for k, p in zip(hits, nominal)]
     return Coverage(tuple(levels), _floats(observed), _floats(errors), _floats(p_values), count)
 
 
@@ -160,7 +160,7 @@ def pit(
             values.append(_randomised_rank(drawn, true, stream))
         else:
             centre, spread = posterior.functional(weights)
-            values.append(float(stats.norm.cdf((true - float(centre)) / float(spread))))
+            values.append(float(scipy.stats.norm.cdf((true - float(centre)) / float(spread))))
     return _uniformity(values)
 
 
@@ -191,7 +191,7 @@ def rank_histogram(
         drawn = (posterior.sample(draws, stream) * weights).flatten(1).sum(1)
         ranks.append(int((drawn < (weights * truth).sum()).sum()))
     counts = np.bincount(np.asarray(ranks) * bins // (draws + 1), minlength=bins)
-    test = stats.chisquare(counts)
+    test = scipy.stats.chisquare(counts)
     return Histogram(tuple(int(c) for c in counts), len(ranks) / bins, float(test.statistic), float(test.pvalue))
 
 
@@ -288,15 +288,15 @@ def _randomised_rank(drawn: Tensor, true: float, stream: torch.Generator) -> flo
 
 
 def _uniformity(values: Sequence[float]) -> Uniformity:
-    test = stats.kstest(values, "uniform")
+    test = scipy.stats.kstest(values, "uniform")
     # A truth far outside has a value of 0 or 1 in floating point; its score is kept finite.
-    squares = stats.norm.ppf(np.clip(values, 1e-300, 1 - 1e-16)) ** 2
+    squares = scipy.stats.norm.ppf(np.clip(values, 1e-300, 1 - 1e-16)) ** 2
     worse = min(float(test.pvalue), _two_sided(float(squares.sum()), len(squares)))
     return Uniformity(tuple(values), float(test.statistic), float(squares.mean()), min(1.0, 2 * worse))
 
 
 def _two_sided(square: float, degrees: int) -> float:
-    return float(min(1.0, 2 * min(stats.chi2.cdf(square, degrees), stats.chi2.sf(square, degrees))))
+    return float(min(1.0, 2 * min(scipy.stats.chi2.cdf(square, degrees), scipy.stats.chi2.sf(square, degrees))))
 
 
 def _floats(values: Iterable[float]) -> tuple[float, ...]:

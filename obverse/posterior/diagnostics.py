@@ -13,9 +13,9 @@ R-hat", Bayesian Analysis 2021. Geyer, "Practical Markov chain Monte Carlo", Sta
 import math
 
 import numpy as np
+import scipy
 import torch
 from scipy.special import ndtri
-from scipy.stats import rankdata
 from torch import Tensor
 
 from ..errors import InputError
@@ -82,7 +82,7 @@ def _split(values: np.ndarray) -> np.ndarray:
 def _scores(values: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks over all chains (Blom's offsets)."""
     pooled = values.reshape(-1, values.shape[2])
-    return ndtri((rankdata(pooled, axis=0) - 0.375) / (len(pooled) + 0.25)).reshape(values.shape)
+    return ndtri((scipy.stats.rankdata(pooled, axis=0) - 0.375) / (len(pooled) + 0.25)).reshape(values.shape)
 
 
 def _potential_scale_reduction(values: np.ndarray) -> np.ndarray:
