@@ -7,17 +7,22 @@ from .base import Adjoint, LinearOperator, Operator
 from .check import check
 from .compose import compose, stack
 from .convolution import Convolution
+from .density_compensation import density_compensation
 from .differences import Gradient
+from .direct_fourier import DirectFourier
 from .downsample import Downsample
 from .elementary import Dense, Identity
 from .fourier import Fourier
+from .nonuniform_fourier import NonuniformFourier
 from .sampling import Mask, Mosaic
+from .trajectories import golden_angles, radial, spiral, uniform_angles
 from .wavelet import Wavelet
 
 __all__ = [
     "Adjoint",
     "Convolution",
     "Dense",
+    "DirectFourier",
     "Downsample",
     "Fourier",
     "Gradient",
@@ -25,9 +30,15 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Mosaic",
+    "NonuniformFourier",
     "Operator",
     "Wavelet",
     "check",
     "compose",
+    "density_compensation",
+    "golden_angles",
+    "radial",
+    "spiral",
     "stack",
+    "uniform_angles",
 ]
