@@ -12,8 +12,10 @@ from .differences import Gradient
 from .direct_fourier import DirectFourier
 from .downsample import Downsample
 from .elementary import Dense, Identity
+from .fan_beam import FanBeam
 from .fourier import Fourier
 from .nonuniform_fourier import NonuniformFourier
+from .radon import Radon
 from .sampling import Mask, Mosaic
 from .trajectories import golden_angles, radial, spiral, uniform_angles
 from .wavelet import Wavelet
@@ -24,6 +26,7 @@ __all__ = [
     "Dense",
     "DirectFourier",
     "Downsample",
+    "FanBeam",
     "Fourier",
     "Gradient",
     "Identity",
@@ -32,6 +35,7 @@ __all__ = [
     "Mosaic",
     "NonuniformFourier",
     "Operator",
+    "Radon",
     "Wavelet",
     "check",
     "compose",

@@ -8,7 +8,7 @@ is linear, `_adjoint`; where its structure gives a closed form it also overrides
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -198,6 +198,13 @@ class LinearOperator(Operator):
             return None
         scale = 1.0 if weight is None else weight.reshape(())
         return divide_spectrum(b, scale * constant_like(spectrum, damping) + damping, len(self.image_shape) - 1)
+
+    def preconditioner(self, damping: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor] | None:
+        """v ↦ M⁻¹ v with M near AᴴWA + damping, Hermitian positive-definite, or None where none is known.
+
+        `solve` gives it to conjugate gradients. It changes how many iterations they take, not what they converge to.
+        """
+        return None
 
     def __add__(self, other: "LinearOperator") -> "LinearOperator":
         from .compose import Sum

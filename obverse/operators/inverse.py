@@ -56,7 +56,14 @@ class _Inverse:
                 return self.operator.gram(v, weight) + damping * v
 
             batch = b.ndim - len(self.operator.image_shape)
-            result = cg(normal, b, tolerance=self.tolerance, max_iterations=self.max_iterations, batch_dims=batch)
+            result = cg(
+                normal,
+                b,
+                preconditioner=self.operator.preconditioner(damping, weight),
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+                batch_dims=batch,
+            )
             if not result.status.converged:
                 raise NumericsError(f"{type(self.operator).__name__}.solve: {result.status.message}")
             return result.x
