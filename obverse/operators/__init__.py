@@ -6,6 +6,7 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 from .base import Adjoint, LinearOperator, Operator
 from .check import check
 from .compose import compose, stack
+from .cone_beam import ConeBeam
 from .convolution import Convolution
 from .density_compensation import density_compensation
 from .differences import Gradient
@@ -22,6 +23,7 @@ from .wavelet import Wavelet
 
 __all__ = [
     "Adjoint",
+    "ConeBeam",
     "Convolution",
     "Dense",
     "DirectFourier",
