@@ -5,9 +5,11 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 
 from .base import Adjoint, LinearOperator, Operator
 from .check import check
+from .coded_aperture import CodedAperture
 from .compose import compose, stack
 from .cone_beam import ConeBeam
 from .convolution import Convolution
+from .cosine import Cosine
 from .density_compensation import density_compensation
 from .differences import Gradient
 from .direct_fourier import DirectFourier
@@ -15,22 +17,29 @@ from .downsample import Downsample
 from .elementary import Dense, Identity
 from .fan_beam import FanBeam
 from .fourier import Fourier
+from .hadamard import Hadamard
 from .nonuniform_fourier import NonuniformFourier
 from .radon import Radon
+from .random_projection import StructuredRandom, gaussian_projection
 from .sampling import Mask, Mosaic
+from .single_pixel import SinglePixel
+from .spectral_unmixing import SpectralUnmixing
 from .trajectories import golden_angles, radial, spiral, uniform_angles
 from .wavelet import Wavelet
 
 __all__ = [
     "Adjoint",
+    "CodedAperture",
     "ConeBeam",
     "Convolution",
+    "Cosine",
     "Dense",
     "DirectFourier",
     "Downsample",
     "FanBeam",
     "Fourier",
     "Gradient",
+    "Hadamard",
     "Identity",
     "LinearOperator",
     "Mask",
@@ -38,10 +47,14 @@ __all__ = [
     "NonuniformFourier",
     "Operator",
     "Radon",
+    "SinglePixel",
+    "SpectralUnmixing",
+    "StructuredRandom",
     "Wavelet",
     "check",
     "compose",
     "density_compensation",
+    "gaussian_projection",
     "golden_angles",
     "radial",
     "spiral",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import LinearOperator, constant_like, require_finite
+from .colour_filters import colour_filter_tile as _tile
 
 __all__ = ["Mask", "Mosaic"]
 
@@ -53,10 +54,11 @@ class Mosaic(LinearOperator):
     """One colour at each pixel, as behind a colour-filter array: image `(C, H, W)` → data `(1, H, W)`.
 
     Args:
-        pattern: the smallest repeating tile: "RGGB", "BGGR", "GRBG" or "GBRG", or any tile of colour indices such as
-            `[[0, 1], [1, 2]]`, with its top-left corner at the image's.
+        pattern: the smallest repeating tile: "RGGB", "BGGR", "GRBG" or "GBRG"; "quad-RGGB" and so on; "X-Trans"; or any
+            tile of colour indices such as `[[0, 1], [1, 2]]`.
         image_shape: `(3, H, W)`, or `(C, H, W)` for a tile of indices below C.
         dtype: precision of the images.
+        offset: row and column of the tile that lie at the image's corner, as after a crop.
 
     >>> A = Mosaic("RGGB", (3, 2, 2))
     >>> A(torch.tensor([1.0, 2.0, 3.0]).reshape(3, 1, 1).expand(3, 2, 2))
@@ -65,13 +67,17 @@ class Mosaic(LinearOperator):
     """
 
     def __init__(
-        self, pattern: str | Sequence[Sequence[int]], image_shape: Sequence[int], dtype: torch.dtype = torch.float32
+        self,
+        pattern: str | Sequence[Sequence[int]],
+        image_shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        offset: Sequence[int] = (0, 0),
     ):
         if len(image_shape) != 3:
             raise InputError(f"Mosaic expects an image_shape (C, H, W), got {tuple(image_shape)}")
         channels, height, width = image_shape
         super().__init__(image_shape, (1, height, width), dtype)
-        tile = _tile(pattern)
+        tile = _tile(pattern, offset)
         if tile.max() >= channels:
             raise InputError(
                 f"this pattern has {int(tile.max()) + 1} colours, got image_shape {tuple(image_shape)}; use (3, H, W)"
@@ -119,21 +125,3 @@ def mask_weights(
             f"{name} expects a mask that broadcasts to the image {tuple(image_shape)}, got {tuple(mask.shape)}; crop it"
         )
     return weights.detach().to(real, copy=True), dtype
-
-
-def _tile(pattern: str | Sequence[Sequence[int]]) -> Tensor:
-    if isinstance(pattern, str):
-        if sorted(pattern.upper()) != sorted("RGGB"):
-            raise InputError(f"Mosaic expects 'RGGB', 'BGGR', 'GRBG', 'GBRG' or a tile of indices, got {pattern!r}")
-        return torch.tensor(["RGB".index(letter) for letter in pattern.upper()]).reshape(2, 2)
-    try:
-        tile = torch.tensor([[int(i) for i in row] for row in pattern])
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"Mosaic expects a rectangular tile of colour indices, got {pattern!r}; see its help"
-        ) from error
-    if tile.ndim != 2 or tile.numel() == 0 or tile.min() < 0:
-        raise InputError(
-            f"Mosaic expects a rectangular tile of colour indices from 0 on, got {pattern!r}; see its help"
-        )
-    return tile

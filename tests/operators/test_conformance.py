@@ -13,8 +13,8 @@ from obverse.operators import LinearOperator, check
 from obverse.operators.check import _distance, _same
 from tests.operators.cases import CASES, Case, random
 
-# covered by the non-linear operators in test_check.py
-_EXEMPT = {"LinearOperator", "Jacobian"}
+# abstract, or covered by the non-linear operators in test_check.py
+_EXEMPT = {"LinearOperator", "Jacobian", "OrthonormalTransform"}
 
 
 def unregistered(classes, cases: dict[str, Case]) -> set[str]:
