@@ -6,7 +6,7 @@ Each is a module with `Settings`, `read`, `files`, `characterise`, `footprint`, 
 
 import importlib
 
-__all__ = ["base", "beads", "microscopy", "psf", "resolution"]
+__all__ = ["base", "beads", "microscopy", "psf", "resolution", "sensitivities"]
 
 
 def __getattr__(name: str):

@@ -5,6 +5,7 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 
 from .base import Adjoint, LinearOperator, Operator
 from .check import check
+from .coils import Coils
 from .coded_aperture import CodedAperture
 from .compose import compose, stack
 from .cone_beam import ConeBeam
@@ -31,6 +32,7 @@ __all__ = [
     "Adjoint",
     "CodedAperture",
     "ConeBeam",
+    "Coils",
     "Convolution",
     "Cosine",
     "Dense",

@@ -7,6 +7,7 @@ draws random images and data from a seed and tests, in float64 and float32,
     adjoint       |⟨A x, y⟩ − ⟨x, Aᴴ y⟩| ≤ tol · max(‖A x‖ ‖y‖, ‖x‖ ‖Aᴴ y‖),   tol = 1e-10 and 1e-5
     linearity     A (a x + b z) = a A x + b A z
     matrix        A's columns, one by one, give the same A x, and Aᴴ's are its conjugate transpose (small operators)
+    gram          A.gram(x, W) = AᴴWA x
     norm, solve   ‖A x‖ ≤ ‖A‖ ‖x‖;   (AᴴWA + d I) A.solve(b, d, W) = b
     gradients     autograd through A gives Aᴴ; torch's gradcheck and gradgradcheck (small operators)
     Jacobian      of a non-linear A: against central differences, and its adjoint
@@ -78,6 +79,7 @@ def check(A: Operator, seed: int = 0, *, dense: Tensor | None = None, at: Tensor
         for precision in (torch.float64, torch.float32):
             _check_adjoint(trial, A, precision)
         _check_matrix(trial, A, dense)
+        _check_gram(trial, A)
         _check_norm_and_solve(trial, A)
         _check_gradient(trial, A)
     else:
@@ -220,6 +222,15 @@ def _check_matrix(trial: _Trial, A: LinearOperator, dense: Tensor | None):
     if dense is not None:
         tolerance = 1e-6 if A.real_dtype == torch.float32 else 1e-10  # constants are stored in the operator's precision
         trial.require("dense twin", _distance(matrix, dense.to(matrix)), tolerance, "the operator is not this matrix")
+
+
+def _check_gram(trial: _Trial, A: LinearOperator):
+    x = trial.image(2)
+    y = A(x)
+    tolerance = 1e-5 if A.real_dtype == torch.float32 else 1e-8  # closed forms use constants of that precision
+    for name, weight in {"gram": None, "gram weight": _weight(trial, y)}.items():
+        product = A.adjoint(y if weight is None else weight * y)
+        trial.require(name, _distance(A.gram(x, weight), product), tolerance, "gram is not adjoint after forward")
 
 
 def _check_norm_and_solve(trial: _Trial, A: LinearOperator):

@@ -60,6 +60,9 @@ class LinearComposition(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.inner._adjoint(self.outer._adjoint(y))
 
+    def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
+        return self.inner._gram_behind(self.outer, x, weight)
+
     def spectrum(self) -> Tensor | None:
         outer, inner = self.outer.spectrum(), self.inner.spectrum()
         return None if outer is None or inner is None else outer * inner.to(outer.device)

@@ -8,10 +8,11 @@ carried out: with c = n // 2 along each axis,
     exp(−2πi (k − c)(n − c) / N) = exp(2πi (k c − c²) / N) · exp(−2πi k n / N) · exp(2πi n c / N),
 
 which is one plain transform between two products with phases (signs, for even sizes), the second merged with the mask.
-In the Gram operator the phases cancel, and it needs neither.
+In the Gram operator the phases cancel, and it needs neither; nor does it need a transform along an axis on which mask
+and weight do not depend, such as the readout of a scan that leaves out whole lines: there Fᴴ F = I.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,18 +55,21 @@ class Fourier(LinearOperator):
         self._after = (_phases(grid, shift=True) * mask).to(dtype)
         if all(n % 2 == 0 for n in grid):
             self._before, self._after = self._before.real.clone(), self._after.real.clone()
-        self._power = torch.fft.ifftshift(mask.square().expand(self.image_shape), self._axes)
+        #: |m|², zero frequency first, of size one along the axes on which it does not depend
+        power = _compact(mask.square().reshape((1,) * (1 + len(grid) - mask.ndim) + mask.shape))
+        self._power = torch.fft.ifftshift(power, self._axes)
+        self.channelwise = len(self._power) == 1
 
     def _apply(self, x: Tensor) -> Tensor:
         transform = torch.fft.fftn(constant_like(self._before, x) * x, dim=self._axes, norm="ortho")
-        return constant_like(self._after, x) * transform
+        return transform.mul_(constant_like(self._after, x))
 
     def _adjoint(self, y: Tensor) -> Tensor:
         transform = torch.fft.ifftn(constant_like(self._after, y).conj() * y, dim=self._axes, norm="ortho")
-        return constant_like(self._before, y).conj() * transform
+        return transform.mul_(constant_like(self._before, y).conj())
 
     def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
-        return torch.fft.ifftn(self._eigenvalues(x, weight) * torch.fft.fftn(x, dim=self._axes), dim=self._axes)
+        return self._filter(x, self._eigenvalues(x, weight), torch.mul)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         return float(self.mask.abs().max())
@@ -73,16 +77,36 @@ class Fourier(LinearOperator):
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
         if weight is not None and weight.ndim > len(self.image_shape):
             return None
-        transform = torch.fft.fftn(b, dim=self._axes) / (self._eigenvalues(b, weight) + damping)
-        return torch.fft.ifftn(transform, dim=self._axes)
+        return self._filter(b, self._eigenvalues(b, weight) + damping, torch.div)
+
+    def _filter(self, x: Tensor, eigenvalues: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Multiply or divide by the eigenvalues on the Fourier modes of the axes on which they depend."""
+        axes = tuple(axis for axis in self._axes if eigenvalues.shape[axis] > 1)
+        if not axes:
+            return operation(x, eigenvalues)
+        return torch.fft.ifftn(operation(torch.fft.fftn(x, dim=axes), eigenvalues), dim=axes)
 
     def _eigenvalues(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
-        """Eigenvalues of the Gram operator, zero frequency first."""
+        """Eigenvalues of the Gram operator, zero frequency first, of size one where they do not depend on an axis."""
         power = constant_like(self._power, x)
+        if weight is None:
+            return power
         if not isinstance(weight, Tensor) or weight.numel() == 1:
-            return power if weight is None else weight * power
-        shape = torch.broadcast_shapes(weight.shape, self.data_shape)
-        return torch.fft.ifftshift(weight.expand(shape), self._axes) * power
+            return power * (weight.reshape(()) if isinstance(weight, Tensor) else weight)
+        for axis in range(weight.ndim):
+            if weight.stride(axis) == 0:  # expanded
+                weight = weight.narrow(axis, 0, 1)
+        axes = tuple(axis for axis in self._axes if -axis <= weight.ndim)
+        return torch.fft.ifftshift(weight, axes) * power
+
+
+def _compact(power: Tensor) -> Tensor:
+    """`power` without the copies along axes on which it does not depend."""
+    for axis in range(power.ndim):
+        first = power.narrow(axis, 0, 1)
+        if bool((power == first).all()):
+            power = first
+    return power.clone()
 
 
 def _phases(grid: Sequence[int], shift: bool) -> Tensor:

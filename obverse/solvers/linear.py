@@ -200,8 +200,10 @@ class _Systems:
         rz = real_inner(self.r, z, self.dims)
         self._end(~(rz > 0), _PRECONDITIONER if self.precondition is not None else _NOT_FINITE)
         beta = torch.where(active & ~restart, rz / torch.where(self.rz > 0, self.rz, 1.0), 0.0)
-        # Finished systems keep a zero direction, so that nothing they hold can overflow.
-        self.p = torch.where(active, torch.addcmul(z, beta.to(z.dtype), self.p), 0)
+        self.p = torch.addcmul(z, beta.to(z.dtype), self.p)
+        if not bool(active.all()):
+            # Finished systems keep a zero direction, so that nothing they hold can overflow.
+            self.p = torch.where(active, self.p, 0)
         self.rz = rz
 
     def _set_direction(self, active: Tensor) -> None:
