@@ -5,8 +5,8 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 
 from .base import Adjoint, LinearOperator, Operator
 from .check import check
-from .coils import Coils
 from .coded_aperture import CodedAperture
+from .coils import Coils
 from .compose import compose, stack
 from .cone_beam import ConeBeam
 from .convolution import Convolution
@@ -24,6 +24,7 @@ from .radon import Radon
 from .random_projection import StructuredRandom, gaussian_projection
 from .sampling import Mask, Mosaic
 from .single_pixel import SinglePixel
+from .space_variant import SpaceVariantBlur, interpolate_psfs
 from .spectral_unmixing import SpectralUnmixing
 from .trajectories import golden_angles, radial, spiral, uniform_angles
 from .wavelet import Wavelet
@@ -31,8 +32,8 @@ from .wavelet import Wavelet
 __all__ = [
     "Adjoint",
     "CodedAperture",
-    "ConeBeam",
     "Coils",
+    "ConeBeam",
     "Convolution",
     "Cosine",
     "Dense",
@@ -50,6 +51,7 @@ __all__ = [
     "Operator",
     "Radon",
     "SinglePixel",
+    "SpaceVariantBlur",
     "SpectralUnmixing",
     "StructuredRandom",
     "Wavelet",
@@ -58,6 +60,7 @@ __all__ = [
     "density_compensation",
     "gaussian_projection",
     "golden_angles",
+    "interpolate_psfs",
     "radial",
     "spiral",
     "stack",
