@@ -4,6 +4,7 @@ Write your own by subclassing `LinearOperator` (or `Operator`) and defining `_ap
 """
 
 from .base import Adjoint, LinearOperator, Operator
+from .burst_sampling import BurstSampling
 from .check import check
 from .coded_aperture import CodedAperture
 from .coils import Coils
@@ -19,18 +20,22 @@ from .elementary import Dense, Identity
 from .fan_beam import FanBeam
 from .fourier import Fourier
 from .hadamard import Hadamard
+from .motion import Motion
 from .nonuniform_fourier import NonuniformFourier
 from .radon import Radon
 from .random_projection import StructuredRandom, gaussian_projection
+from .rotate import Rotate
 from .sampling import Mask, Mosaic
 from .single_pixel import SinglePixel
 from .space_variant import SpaceVariantBlur, interpolate_psfs
 from .spectral_unmixing import SpectralUnmixing
 from .trajectories import golden_angles, radial, spiral, uniform_angles
+from .warp import Warp
 from .wavelet import Wavelet
 
 __all__ = [
     "Adjoint",
+    "BurstSampling",
     "CodedAperture",
     "Coils",
     "ConeBeam",
@@ -47,13 +52,16 @@ __all__ = [
     "LinearOperator",
     "Mask",
     "Mosaic",
+    "Motion",
     "NonuniformFourier",
     "Operator",
     "Radon",
+    "Rotate",
     "SinglePixel",
     "SpaceVariantBlur",
     "SpectralUnmixing",
     "StructuredRandom",
+    "Warp",
     "Wavelet",
     "check",
     "compose",
