@@ -3,7 +3,7 @@
     y ~ p(· | A(x)),       −log p(y | x) = −Σ_i log p(y_i | (A x)_i)
 
     gradient     ∇ₓ −log p(y | x) = −Jᴴ score(y, A x),     J the Jacobian of A
-    residual     r = (y − A x)/√variance(A x)
+    residual     r = (y − E y)/√variance(A x),   E y = A x for most laws
     chi2         mean |r|², about 1 when operator, noise and image are right
 
 Example:
@@ -46,14 +46,15 @@ class Problem:
             )
         if not isinstance(self.noise, Noise):
             raise InputError(f"Problem expects a noise law second, got {type(self.noise).__name__}; see obverse.noise")
-        sigma = getattr(self.noise, "sigma", None)
-        if isinstance(sigma, Tensor):
+        for name, constant in self.noise.tensors():
             shape = self.operator.data_shape
-            fits = sigma.ndim <= len(shape) and all(
-                s in (1, n) for s, n in zip(reversed(sigma.shape), reversed(shape), strict=False)
+            fits = constant.ndim <= len(shape) and all(
+                s in (1, n) for s, n in zip(reversed(constant.shape), reversed(shape), strict=False)
             )
             if not fits:
-                raise InputError(f"Problem expects a sigma that broadcasts to data {shape}, got {tuple(sigma.shape)}")
+                raise InputError(
+                    f"Problem expects a {name} that broadcasts to data {shape}, got {tuple(constant.shape)}"
+                )
 
     def simulate(self, x: Tensor, seed: int | torch.Generator = 0, *, first: int = 0) -> Tensor:
         """Data of the image `x`, `(*batch, *image_shape)` → `(*batch, *data_shape)`.
@@ -81,10 +82,12 @@ class Problem:
         return values.sum(dim=tuple(range(-len(self.operator.data_shape), 0)))
 
     def residual(self, x: Tensor, y: Tensor) -> Tensor:
-        """(y − A x)/√variance(A x): white, of unit variance, when the model is right."""
+        """(y − A x)/√variance(A x): white, of unit variance, when the model is right.
+
+        Where the data's expectation is not A x (magnitudes, logarithms of counts, clipped data), it takes its place.
+        """
         self._check(y)
-        mean = self.operator(x)
-        return (y - mean) * self.noise.weight(mean).sqrt()
+        return self.noise.residual(y, self.operator(x))
 
     def chi2(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean |residual|² per datum, batch shape: about 1, to ±√(2/n), for Gaussian data at the true image."""

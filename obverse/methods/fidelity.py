@@ -3,9 +3,11 @@
     Gaussian             ½ w |z − y|²,  w = 1/σ² (2/σ² for a circular complex law)
     Poisson, and Poisson–Gaussian by the shifted Poisson approximation, with c = σ²/gain, t = max(y + c, 0), u = z + c:
                          (u − t − t log(u/t)) / gain
+    LogPoisson, Saturated, Quantised, Rician, Gamma      −log p as it is; the last two are not convex in z
 
     prox(v, s) = argmin_z f(z) + |z − v|²/(2s):
-        (v + s w y)/(1 + s w);      ½ (a + √(a² + 4 s t/gain)) − c  with  a = v + c − s/gain
+        (v + s w y)/(1 + s w);      ½ (a + √(a² + 4 s t/gain)) − c  with  a = v + c − s/gain;
+        else by Newton's method within a bracket, element by element
 
 The shifted law has the mean and the variance of the exact one; it is exact for σ → 0 and tends to the Gaussian of equal
 variance for many counts.
@@ -15,7 +17,7 @@ References: Snyder, Hammoud, White, "Image recovery from data acquired with a ch
 2010.
 """
 
-__all__ = ["Counting", "Fidelity", "Quadratic", "fidelity"]
+__all__ = ["Counting", "Fidelity", "Likelihood", "Quadratic", "fidelity"]
 
 import math
 
@@ -23,12 +25,23 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..noise import ComplexGaussian, Gaussian, Noise, Poisson, PoissonGaussian
+from ..noise import (
+    ColouredGaussian,
+    ComplexGaussian,
+    Gaussian,
+    Noise,
+    Poisson,
+    PoissonGaussian,
+)
 from ..solvers.algebra import squared
+
+_PROX_STEPS = 60  # halvings at most: from any bracket to rounding
 
 
 class Fidelity:
     """A data term of one measurement; `value` sums over all of it."""
+
+    convex = True
 
     def value(self, z: Tensor) -> Tensor:
         """f(z), a scalar."""
@@ -97,11 +110,49 @@ class Counting(Fidelity):
         return positive - self.shift
 
 
+class Likelihood(Fidelity):
+    """−log p(y | z) of any law of independent data, with its Fisher information for the curvature."""
+
+    def __init__(self, y: Tensor, noise: Noise):
+        self.y, self.noise, self.convex = y, noise, noise.log_concave
+
+    @property
+    def level(self) -> Tensor:
+        """A first guess of the ideal data."""
+        return self.y
+
+    def value(self, z: Tensor) -> Tensor:
+        return -self.noise.log_prob(self.y, z).sum()
+
+    def gradient(self, z: Tensor) -> Tensor:
+        return -self.noise.score(self.y, z)
+
+    def curvature(self, z: Tensor) -> Tensor:
+        return self.noise.information(z)
+
+    def prox(self, v: Tensor, step: float) -> Tensor:
+        """The zero of the increasing function z ↦ z − v + step f'(z), which lies between v and v − step f'(v)."""
+        point = v.double()
+        first = point - step * self.gradient(point)
+        low, high = torch.minimum(point, first), torch.maximum(point, first)
+        z = 0.5 * (low + high)
+        for _ in range(_PROX_STEPS):
+            slope = z - point + step * self.gradient(z)
+            high, low = torch.where(slope > 0, z, high), torch.where(slope > 0, low, z)
+            trial = z - slope / (1.0 + step * self.curvature(z))
+            middle = 0.5 * (low + high)
+            moved = torch.where((trial >= low) & (trial <= high), trial, middle)
+            if float((moved - z).abs().max()) <= 1e-12 * float(z.abs().max() + 1e-12):
+                return moved.to(v.dtype)
+            z = moved
+        return z.to(v.dtype)
+
+
 def fidelity(y: Tensor, noise: Noise) -> Fidelity:
     """The data term of one measurement under a noise law.
 
     Raises:
-        InputError: the law is none of those above.
+        InputError: the data are correlated.
     """
     if isinstance(noise, Gaussian | ComplexGaussian):
         sigma = noise.sigma.to(y.real) if isinstance(noise.sigma, Tensor) else noise.sigma
@@ -113,7 +164,9 @@ def fidelity(y: Tensor, noise: Noise) -> Fidelity:
         return Counting(y, noise.gain, float(noise.sigma) ** 2 / noise.gain)
     if isinstance(noise, Poisson):
         return Counting(y, noise.gain, 0.0)
-    raise InputError(
-        f"MAP expects Gaussian, ComplexGaussian, Poisson or PoissonGaussian noise, got {type(noise).__name__}; "
-        "approximate the law by one of these"
-    )
+    if isinstance(noise, ColouredGaussian):
+        raise InputError(
+            "MAP expects noise independent from datum to datum, got ColouredGaussian; pass noise.whiten(y) with the "
+            "whitened operator and Gaussian(1.0)"
+        )
+    return Likelihood(y, noise)

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..noise import Poisson, PoissonGaussian
 from ..operators.base import LinearOperator
 from ..posterior.estimate import Estimate
 from ..priors.base import Prior
@@ -93,7 +94,8 @@ class MAP:
 
         Args:
             y: data `(*batch, *data_shape)`; the items of a batch are solved one by one.
-            problem: a linear operator and a Gaussian, ComplexGaussian, Poisson or PoissonGaussian law.
+            problem: a linear operator and a law of independent data; under one that is not log-concave (Rician, Gamma)
+                the result is a stationary point, and the prior has to be smooth.
             callback: told (iteration, total, certified residual) now and then.
 
         Returns:
@@ -101,7 +103,7 @@ class MAP:
             at each check (of the last item of a batch); `diagnostics` the solver, the weight and how it was chosen.
 
         Raises:
-            InputError: the operator is not linear, the law is not one of these, or the data do not fit.
+            InputError: the operator is not linear, the law not such, or the data do not fit.
         """
         began = time.perf_counter()
         if not isinstance(problem.operator, LinearOperator):
@@ -125,7 +127,7 @@ class MAP:
         """The prior for these images, with positivity if asked for."""
         shape = problem.operator.image_shape
         prior = self.prior.bind(shape)
-        counting = not problem.noise.gaussian
+        counting = isinstance(problem.noise, Poisson | PoissonGaussian)
         wanted = counting if self.positivity is None else self.positivity
         present = any(isinstance(part, Positivity) for _, part in parts(prior))
         if wanted and not present:

@@ -23,7 +23,7 @@ from ..solvers.linear import cg
 from ..solvers.primal_dual import pdhg
 from ..solvers.result import Result, Status
 from .base import Callback
-from .fidelity import Fidelity, Quadratic
+from .fidelity import Counting, Fidelity, Likelihood, Quadratic
 from .newton import newton
 from .quadratic import quadratic_hessian
 from .split_form import Form, lower_bound, parts, split
@@ -56,6 +56,13 @@ def solve(
         direct = _prox(data, summands, tolerance, max_iterations)
         if direct is not None:
             return direct
+    if isinstance(data, Likelihood) and prior.smooth:
+        return _newton(operator, data, prior, weight, x0, tolerance, max_iterations, callback), "newton"
+    if not data.convex:
+        raise InputError(
+            "MAP expects a smooth prior for a noise law that is not log-concave, such as Rician or Gamma; use "
+            "GaussianField, Tikhonov or a smoothed prior with positivity=False"
+        )
     try:
         form = split(operator, data, summands, x0)
     except InputError:
@@ -67,7 +74,7 @@ def solve(
 
 def starting_image(operator: LinearOperator, data: Fidelity) -> Tensor:
     """Aᴴy times the number that explains the data best."""
-    y = data.y if isinstance(data, Quadratic) else data.t - data.shift  # type: ignore[attr-defined]
+    y = data.t - data.shift if isinstance(data, Counting) else data.y  # type: ignore[attr-defined]
     back = operator.adjoint(y)
     forth = operator(back)
     energy = float(forth.abs().square().sum())

@@ -27,7 +27,7 @@ from ..priors.positivity import Positivity
 from ..priors.total_variation import TotalVariation
 from ..solvers.algebra import Map
 from ..solvers.coupling import Coupling, Prox, Step
-from .fidelity import Counting, Fidelity, Quadratic
+from .fidelity import Counting, Fidelity, Likelihood, Quadratic
 from .fused import compiled_step, plain_step
 
 
@@ -215,6 +215,8 @@ def _curvature(data: Fidelity) -> float:
     """A typical second derivative of the data term."""
     if isinstance(data, Quadratic):
         return float(torch.as_tensor(data.weight).mean())
+    if isinstance(data, Likelihood):
+        return max(float(data.curvature(data.level).mean()), 1e-30)
     assert isinstance(data, Counting)
     return 1.0 / (data.gain * max(float(data.t.mean()), 1e-3 * data.largest))
 

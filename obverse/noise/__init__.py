@@ -5,28 +5,46 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .base import Noise
+    from .coloured import ColouredGaussian
     from .estimation import NoiseEstimate, estimate, gaussian_sigma
+    from .gamma import Gamma
     from .gaussian import ComplexGaussian, Gaussian
+    from .log_poisson import LogPoisson
     from .poisson import Poisson, PoissonGaussian
+    from .quantised import Quantised
+    from .rician import Rician
+    from .saturated import Saturated
 
 __all__ = [
+    "ColouredGaussian",
     "ComplexGaussian",
+    "Gamma",
     "Gaussian",
+    "LogPoisson",
     "Noise",
     "NoiseEstimate",
     "Poisson",
     "PoissonGaussian",
+    "Quantised",
+    "Rician",
+    "Saturated",
     "estimate",
     "gaussian_sigma",
 ]
 
 _HOME = {
+    "ColouredGaussian": "coloured",
     "ComplexGaussian": "gaussian",
+    "Gamma": "gamma",
     "Gaussian": "gaussian",
+    "LogPoisson": "log_poisson",
     "Noise": "base",
     "NoiseEstimate": "estimation",
     "Poisson": "poisson",
     "PoissonGaussian": "poisson",
+    "Quantised": "quantised",
+    "Rician": "rician",
+    "Saturated": "saturated",
     "estimate": "estimation",
     "gaussian_sigma": "estimation",
 }

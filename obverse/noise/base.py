@@ -1,16 +1,19 @@
 """What every noise law can do.
 
-A law p(y | m) of data y given their ideal mean m, independent from datum to datum. It is an immutable value: drawing
-from it, or evaluating it, never changes it, and its constants are checked when it is made.
+A law p(y | m) of data y given their ideal value m, independent from datum to datum (but for `ColouredGaussian`). It is
+an immutable value: drawing from it, or evaluating it, never changes it, and its constants are checked when it is made.
 
     score(y, m)       = ∂ log p(y | m) / ∂m
-    variance(m)       = E |y − m|²
+    expectation(m)    = E y                                          (m itself, unless a law says otherwise)
+    variance(m)       = E |y − E y|²
+    residual(y, m)    = (y − E y) / √variance(m)
     weight(m)         = 1 / variance(m)                              (W in (AᴴWA + λI)⁻¹)
     information(m)    = E score² per real coordinate of m            (twice the weight for a circular complex law)
 """
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +23,8 @@ from torch import Tensor
 from ..errors import InputError
 
 __all__ = ["Noise", "stream"]
+
+_BLOCK = 1 << 13  # elements at once where each is summed or integrated over a few hundred nodes: some 20 MB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +37,8 @@ class Noise:
     """Whether data are complex."""
     signed: ClassVar[bool] = True
     """Whether data may be negative."""
+    log_concave: ClassVar[bool] = True
+    """Whether −log p(y | m) is convex in m for every y."""
 
     def sample(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Data drawn around `mean`, with its shape, dtype and device.
@@ -46,12 +53,20 @@ class Noise:
         raise NotImplementedError(f"{type(self).__name__} must define log_prob")
 
     def variance(self, mean: Tensor) -> Tensor:
-        """E |y − mean|², elementwise and real."""
+        """E |y − E y|², elementwise and real."""
         raise NotImplementedError(f"{type(self).__name__} must define variance")
 
     def scaled(self, factor: float) -> "Noise":
         """The law of `factor · y` when y follows this law, in terms of the mean `factor · m`."""
         raise NotImplementedError(f"{type(self).__name__} must define scaled")
+
+    def expectation(self, mean: Tensor) -> Tensor:
+        """E y, elementwise."""
+        return mean
+
+    def residual(self, y: Tensor, mean: Tensor) -> Tensor:
+        """The data less their expectation, in standard deviations: of mean 0 and mean square 1, and white."""
+        return (y - self.expectation(mean)) * self.weight(mean).sqrt()
 
     def score(self, y: Tensor, mean: Tensor) -> Tensor:
         """∂ log p(y | mean) / ∂mean, elementwise; for complex means ∂/∂Re + i ∂/∂Im."""
@@ -69,6 +84,15 @@ class Noise:
 
         Where the law has no closed form this is 1/variance, which never exceeds it (Cramér–Rao)."""
         return (2.0 if self.complex else 1.0) * self.weight(mean)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The constants that are tensors, by name, those of a wrapped law among them."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                yield field.name, value
+            elif isinstance(value, Noise):
+                yield from value.tensors()
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -102,6 +126,12 @@ def positive(value: float | Tensor, owner: str, name: str) -> float | Tensor:
     return float(value)
 
 
+def in_blocks(function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """An elementwise function that needs much memory per element, on `value` a block at a time."""
+    flat = value.reshape(-1)
+    return torch.cat([function(block) for block in flat.split(_BLOCK)]).reshape(value.shape) if len(flat) else value
+
+
 def like(value: float | Tensor, other: Tensor) -> float | Tensor:
     """A constant in the real precision and on the device of `other`."""
     if not isinstance(value, Tensor):
@@ -123,7 +153,7 @@ def source_device(mean: Tensor, generator: torch.Generator | None) -> torch.devi
     return mean.device if generator is None else generator.device
 
 
-def _same(a: float | Tensor, b: float | Tensor) -> bool:
+def _same(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     return not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b
