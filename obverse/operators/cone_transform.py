@@ -175,7 +175,7 @@ def _pieces(rays: Rays, like: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Ten
             slope = d[:, across] / d[:, axis, None]
             start = frame[0, across] + 1 - (frame[0, axis] + 1) * slope
             length = (d * spacing).square().sum(1).sqrt() / d[:, axis].abs()
-            step = max(1, _LARGEST_PIECE // (len(which) * len(like)))
+            step = max(1, _LARGEST_PIECE // (len(which) * max(1, len(like))))
             for plane in torch.arange(1, shape[axis] - 1, device=device).split(step):
                 position = start + slope * plane[:, None, None]
                 top = torch.tensor([shape[i] - 1.0 for i in across], dtype=torch.float64, device=device)

@@ -155,6 +155,14 @@ def test_engines_agree(threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("engine", ["auto", "torch"])
+def test_an_empty_batch_stays_empty(engine):
+    A = ConeBeam((2, 3, 4, 4), [0.3], (3, 5), source_distance=9.0, detector_distance=3.0, engine=engine)
+    y = A(torch.zeros(0, 2, 3, 4, 4))
+    assert y.shape == (0, 2, 1, 3, 5)
+    assert A.adjoint(y).shape == (0, 2, 3, 4, 4)
+
+
 def test_complex_volumes_are_projected_by_parts():
     A = ConeBeam((1, 3, 4, 4), [0.3], (3, 4), source_distance=9.0, detector_distance=3.0)
     x = torch.rand(1, 3, 4, 4)
