@@ -9,7 +9,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,9 @@ from .errors import InputError, NumericsError, ObverseError
 __all__ = ["app", "main"]
 
 DONE, BAD_INPUT, SOME_FAILED, NOT_CONVERGED, INTERRUPTED = 0, 2, 3, 4, 130
+
+# The words of the command that is running, for its record.
+_COMMAND: ContextVar[tuple[str, ...]] = ContextVar("command", default=())
 
 app = App(
     name="obverse",
@@ -37,6 +41,7 @@ Assign = Annotated[
     list[str] | None, Parameter(name="--set", negative=(), help="KEY=VALUE, one setting; may be repeated.")
 ]
 Psf = Annotated[Path | None, Parameter(help="TIFF of the measured point-spread function.")]
+Memory = Annotated[str | None, Parameter(help="Memory budget such as 4GB; default half of what is free.")]
 Overwrite = Annotated[bool, Parameter(negative=(), help="Replace the outputs of an earlier run.")]
 
 
@@ -85,7 +90,7 @@ def reconstruct(
     config: Config = None,
     set_: Assign = None,
     seed: Annotated[int, Parameter(help="Seed of all randomness.")] = 0,
-    memory: Annotated[str | None, Parameter(help="Memory budget such as 4GB; default half of what is free.")] = None,
+    memory: Memory = None,
     resume: Annotated[bool, Parameter(negative=(), help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[bool, Parameter(negative=(), help="Say what would be done, and stop.")] = False,
     overwrite: Overwrite = False,
@@ -139,21 +144,24 @@ def config(
 
 @app.command
 def check(
-    inputs: Annotated[list[Path], Parameter(name="INPUT", help="Files to reconstruct, or folders of finished runs.")],
+    inputs: Annotated[list[Path], Parameter(name="INPUT", help="Files, folders of files, or finished runs.")],
     /,
     *,
     instrument: str = "microscopy",
     psf: Psf = None,
     config: Config = None,
     set_: Assign = None,
+    memory: Memory = None,
     json_: Json = False,
 ) -> int:
     """Read measurements without reconstructing them, and say what was understood; or verify a finished run's files."""
     from .run.batch import inspect
+    from .run.listing import understood
 
     flags = {} if psf is None else {"psf": psf}
-    findings = [inspect(path, instrument, [*_layers(config, set_), flags]) for path in inputs]
-    _answer({"items": findings}, as_json=json_, text="\n".join(_lines(finding) for finding in findings))
+    layers, budget = [*_layers(config, set_), flags], _budget(memory)
+    findings = [finding for path in inputs for finding in inspect(path, instrument, layers, budget)]
+    _answer({"items": findings}, as_json=json_, text="\n".join(understood(finding) for finding in findings))
     return DONE if all("error" not in finding for finding in findings) else BAD_INPUT
 
 
@@ -161,9 +169,10 @@ def check(
 def doctor(*, json_: Json = False) -> int:
     """Say what this installation has, and test that its operators, solvers and kernels give right answers here."""
     from .run.doctor import examine
+    from .run.listing import lines
 
     findings = examine()
-    _answer(findings, as_json=json_, text=_lines(findings))
+    _answer(findings, as_json=json_, text=lines(findings))
     return DONE if findings["healthy"] else BAD_INPUT
 
 
@@ -180,6 +189,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit code of one command; every error that is the user's to mend becomes one sentence on standard error."""
     as_json = "--json" in arguments
+    running = _COMMAND.set(tuple(arguments))
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
         return code if isinstance(code, int) else DONE
@@ -206,6 +216,8 @@ def run(arguments: list[str]) -> int:
         return _fail(
             f"expected to read and write files, got: {error.strerror or error}{where}; check path and space", as_json
         )
+    finally:
+        _COMMAND.reset(running)
 
 
 def _reconstruct(
@@ -224,7 +236,8 @@ def _reconstruct(
 ) -> int:
     from .run.batch import Request, expand, run_all
     from .run.config import resolve
-    from .run.plan import available_memory, parse_memory
+    from .run.listing import lines, understood
+    from .run.progress import progress, say
 
     if not 0 <= seed < 2**62:
         raise InputError(f"expected a seed from 0 to 2^62, got {seed}; choose another")
@@ -232,57 +245,27 @@ def _reconstruct(
         instrument=instrument,
         settings=resolve(instrument, *layers),
         seed=seed,
-        memory=parse_memory(memory) if memory else available_memory() // 2,
+        memory=_budget(memory),
         reference=reference,
         overwrite=overwrite,
         resume=resume,
         dry_run=dry_run,
-        command=["obverse", *sys.argv[1:]],
+        command=["obverse", *_COMMAND.get()],
+        say=say,
     )
-    outcomes = run_all(expand(inputs), output, request, _progress)
+    outcomes = run_all(expand(inputs), output, request, progress)
     failed = [outcome for outcome in outcomes if "error" in outcome]
     if len(outcomes) == 1 and failed:
         raise failed[0].pop("exception")
     for outcome in failed:
         outcome.pop("exception")
-        _say(f"obverse: {outcome['input']}: {outcome['error']}")
+        say(f"obverse: {outcome['input']}: {outcome['error']}")
     answer = outcomes[0] if len(outcomes) == 1 else {"items": outcomes, "failed": [o["input"] for o in failed]}
-    _answer(answer, as_json=as_json, text="\n".join(_lines(outcome) for outcome in outcomes))
+    describe = understood if dry_run else lines
+    _answer(answer, as_json=as_json, text="\n".join(describe(outcome) for outcome in outcomes))
     if failed:
         return SOME_FAILED
     return DONE if all(outcome.get("converged", True) for outcome in outcomes) else NOT_CONVERGED
-
-
-def _progress(label: str) -> "_Bar":
-    return _Bar(label)
-
-
-class _Bar:
-    """One progress bar on standard error, with the time left; silent when standard error is not a terminal."""
-
-    def __init__(self, label: str):
-        self.label = label
-
-    def __enter__(self) -> Callable[[int, int | None, float], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self.bar.start()
-        task = self.bar.add_task(self.label, total=None)
-        return lambda iteration, total, value: self.bar.update(task, completed=iteration, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
 
 def _layers(path: Path | None, assignments: list[str] | None) -> list[dict[str, Any]]:
@@ -291,19 +274,10 @@ def _layers(path: Path | None, assignments: list[str] | None) -> list[dict[str, 
     return [read_config(path) if path else {}, parse_assignments(assignments or [])]
 
 
-def _lines(mapping: dict[str, Any]) -> str:
-    rows = []
-    for key, value in mapping.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
-        elif isinstance(value, list):
-            value = "".join(f"\n  - {_short(v)}" for v in value) or "none"
-        rows.append(f"{key}: {_short(value)}")
-    return "\n".join(rows)
+def _budget(memory: str | None) -> int:
+    from .run.plan import available_memory, parse_memory
 
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return parse_memory(memory) if memory else available_memory() // 2
 
 
 def _answer(content: dict[str, Any], *, as_json: bool, text: str) -> None:
@@ -312,12 +286,8 @@ def _answer(content: dict[str, Any], *, as_json: bool, text: str) -> None:
     sys.stdout.write((json.dumps(plain(content), allow_nan=False) if as_json else text) + "\n")
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 def _fail(message: str, as_json: bool, code: int = BAD_INPUT) -> int:
-    _say(f"obverse: {message}")
+    sys.stderr.write(f"obverse: {message}\n")
     if as_json:
         sys.stdout.write(json.dumps({"error": message, "exit_code": code}) + "\n")
     return code

@@ -101,6 +101,32 @@ def test_check_says_what_was_understood(obverse, files):
     assert {"background", "gain", "read_noise"} <= set(item["facts"])
 
 
+def test_check_prints_a_short_readable_list(obverse, files):
+    command = ("check", files["3d"], "--psf", files["psf3d"])
+    dry = ("reconstruct", files["3d"], "--psf", files["psf3d"], "-o", "unused", "--dry-run")
+    for printed in (obverse(*command), obverse(*dry)):
+        assert printed.code == 0 and "spectrum" not in printed.stdout
+        lines = printed.stdout.splitlines()
+        figures = [line for line in lines if not line.startswith("  warning: ")]
+        assert len(figures) < 15 and max(map(len, figures)) < 140
+        for word in ("axes", "voxel size", "PSF", "background", "gain", "read noise", "rank", "tiles", "memory"):
+            assert sum(line.strip().startswith(word) for line in lines) == 1, word
+    assert "spectrum" in obverse(*command, "--json").answer["items"][0]["facts"]["prior"]
+
+
+def test_check_takes_a_folder_of_files(obverse, files, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.tif").write_bytes(files["2d"].read_bytes())
+    done = obverse("check", tmp_path, "--psf", files["psf2d"], "--json")
+    assert done.code == 0
+    assert [item["input"].rsplit("/", 1)[-1] for item in done.answer["items"]] == ["a.tif", "b.tif"]
+    (tmp_path / "c.tif").write_bytes(b"II")
+    bad = obverse("check", tmp_path, "--psf", files["psf2d"], "--json")
+    assert bad.code == 2 and [("error" in item) for item in bad.answer["items"]] == [False, False, True]
+    (tmp_path / "empty").mkdir()
+    assert obverse("check", tmp_path / "empty").code == 2
+
+
 def test_check_verifies_a_finished_run(obverse, files, tmp_path):
     out = tmp_path / "out"
     assert obverse("reconstruct", files["2d"], "--psf", files["psf2d"], "-o", out).code == 0

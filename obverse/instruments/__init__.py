@@ -1,7 +1,7 @@
 """Instruments: from a field's own files to a problem, and back to its files.
 
-Each is a module with `Settings`, `read`, `files`, `characterise`, `footprint`, `measure`, `method`, `describe`,
-`restore` (for use in Python) and `write`; the run and the command line know no more of an instrument than these.
+Each is a module with `Settings`, `read`, `files`, `characterise`, `summary`, `footprint`, `measure`, `method`,
+`describe`, `explained`, `restore` and `write`; the run and the command line know no more of an instrument than these.
 """
 
 import importlib

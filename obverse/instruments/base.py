@@ -7,12 +7,13 @@ The scale and offset are recorded, so that the image, its standard deviation and
 
 __all__ = ["Footprint", "Measurement"]
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from ..noise import Noise
 from ..problem import Problem
 from ..volume import Volume
 
@@ -31,6 +32,8 @@ class Measurement:
         warnings: sentences for the user.
         facts: what was found or assumed, in JSON-like values: background, gain, read noise, origin of the PSF, voxel
             size, scale. Given back as `shared`, they make every tile of one volume be treated alike.
+        noise: the law that the data are believed to follow, in working units, where a method knows only a stand-in for
+            it and `problem` therefore holds that one; None where the problem's is the law.
     """
 
     volume: Volume
@@ -41,6 +44,18 @@ class Measurement:
     crop: tuple[slice, ...]
     warnings: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    noise: Noise | None = None
+
+    def narrowed(self, part: Sequence[slice]) -> "Measurement":
+        """The same measurement, of which only a part leads back to counts.
+
+        Args:
+            part: one slice with both ends per axis of the data's own pixels, channel axis included.
+        """
+        volume = self.volume.cropped(part)
+        spans = (p.indices(c.stop - c.start) for c, p in zip(self.crop, part, strict=True))
+        starts = [(c.start, a, b) for c, (a, b, _) in zip(self.crop, spans, strict=True)]
+        return replace(self, volume=volume, crop=tuple(slice(s + a, s + b) for s, a, b in starts))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 Each figure comes from the settings, else from the file, else from the picture; sentences tell of what was assumed.
 """
 
-__all__ = ["characterise", "field", "kernel"]
+__all__ = ["characterise", "field", "kernel", "saturated"]
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,10 @@ _AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
 _BRIGHT = 0.999  # quantile of the picture that is scaled to one
 _LIGHT = 0.95  # of a PSF's light along an axis, within its reach: the mirrored borders need not hold its faint tails
 _LARGE = 2**18  # pixels: beyond, every product with the covariance takes a second or more
+_MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
+_SKEWNESS = 0.2  # of a pixel's noise, up to which the same is said; 25 photons without read noise have it
+_PLATEAU = 5  # pixels of one channel at its largest value from which it may be where the camera saturated
+_SPIKE = 3  # times as many pixels at the largest value as at any of the five below: counts alone thin out upwards
 _NEGATIVE = 6.0  # standard deviations of read noise: data further below the given background contradict it
 WEIGHT = (
     2.0  # of the maximum-likelihood weight of total variation; gives the coverage in studies/microscopy_calibration
@@ -45,6 +50,9 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
     warnings: list[str] = []
     voxel = [volume.spacing_in(letter, "nm") for letter in letters]
     facts: dict[str, Any] = {"voxel_nm": voxel, "axes": letters, "data_shape": list(counts.shape[1:])}
+    given = {"Z": settings.z_step_nm, "Y": settings.pixel_size_nm, "X": settings.pixel_size_nm}
+    facts["voxel_source"] = ["given" if given[a] else "file" if v else "unknown" for a, v in zip(letters, voxel)]
+    facts["channels"] = len(counts)
     facts["psf"] = _optics(volume, settings, voxel, warnings)
     h = kernel(settings, facts, warnings)
     facts["psf"]["shape"] = list(h.shape)
@@ -59,6 +67,14 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
             f"The padding of {settings.padding} is less than the PSF's reach {tuple(own)}: borders may be wrong."
         )
     _photometry(counts, h, settings, facts, warnings)
+    warnings += _few_photons(facts, settings.method)
+    facts["saturated"] = saturated(counts)
+    if facts["saturated"]:
+        share = 100 * facts["saturated"] / counts.size
+        warnings.append(
+            f"{facts['saturated']} pixels ({share:.2g} %) hold the largest value there is, {counts.max():g}: probably "
+            "the camera was saturated, so that there was more light than the image and its standard deviation say."
+        )
     large = counts.size > _LARGE
     facts["rank"] = (5 if large else 8) if settings.rank == "auto" else int(settings.rank)
     facts["probes"] = (32 if large else 128) if settings.probes == "auto" else int(settings.probes)
@@ -104,6 +120,30 @@ def kernel(settings: "Settings", facts: Mapping[str, Any], warnings: list[str] |
     return h
 
 
+def saturated(counts: np.ndarray) -> int:
+    """How many pixels are at the end of the camera's range.
+
+    That end is the largest number of an integer type, or the largest value of a channel where far more pixels hold it
+    than hold the values just below.
+
+    Args:
+        counts: `(C, H, W)` or `(C, D, H, W)`, as read.
+
+    Example:
+        >>> saturated(np.array([[[3, 9, 255, 255]]], dtype=np.uint8)), saturated(np.arange(12.0).reshape(1, 3, 4))
+        (2, 0)
+    """
+    total = 0
+    for channel in counts:
+        number = int((channel == channel.max()).sum())
+        if counts.dtype.kind in "ui" and int(channel.max()) == np.iinfo(counts.dtype).max:
+            total += number
+        elif number >= _PLATEAU:
+            below = np.unique(channel, return_counts=True)[1][-6:-1]
+            total += number if number > _SPIKE * below.max(initial=0) and below.size else 0
+    return total
+
+
 def field(facts: Mapping[str, Any], shape: tuple[int, ...]) -> np.ndarray:
     """The object's fitted spectrum on an image grid `shape`, channel axis in front, in working units."""
     spectrum = photometry.field_spectrum(facts["prior"]["spectrum"], shape[1:], facts["relative_spacing"])
@@ -116,27 +156,27 @@ def _optics(volume: Volume, settings: "Settings", voxel: list[float | None], war
         return {"source": Path(settings.psf).name}
     objective = volume.metadata.get("objective") or {}
     channels = volume.metadata.get("channels") or [{}]
-    emissions = {c.get("emission_nm") for c in channels if c.get("emission_nm")}
+    emissions = [c.get("emission_nm") for c in channels]
+    known = {e for e in emissions if e}
     aperture = settings.numerical_aperture or objective.get("numerical_aperture")
-    wavelength = settings.wavelength_nm or (emissions.pop() if len(emissions) == 1 else None)
-    missing = [
-        name
-        for name, value in (
-            ("numerical_aperture", aperture),
-            ("wavelength_nm", wavelength),
-            ("pixel_size_nm", voxel[-1]),
-        )
-        if not value
-    ]
-    if len(voxel) == 3 and not voxel[0]:
-        missing.append("z_step_nm")
+    wavelength = settings.wavelength_nm or (next(iter(known)) if len(known) == 1 else None)
     excitation = settings.excitation_nm or channels[0].get("excitation_nm")
-    if settings.modality == "confocal" and not excitation:
-        missing.append("excitation_nm")
+    needed = {"numerical_aperture": aperture, "wavelength_nm": wavelength, "pixel_size_nm": voxel[-1]}
+    needed |= {"z_step_nm": voxel[0]} if len(voxel) == 3 else {}
+    needed |= {"excitation_nm": excitation} if settings.modality == "confocal" else {}
+    missing = [name for name, value in needed.items() if not value]
     if missing or not aperture or not wavelength:
+        several = f" (its channels emit at {', '.join(f'{e:g}' for e in sorted(known))} nm: choose one with channel=…)"
         raise InputError(
-            f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known; pass "
-            f"--psf FILE or --set {missing[0]}=…"
+            f"expected a PSF file or the optics to compute a PSF from, {', '.join(missing)} not known"
+            f"{several if len(known) > 1 and not wavelength else ''}; pass --psf FILE or "
+            f"{' '.join(f'--set {name}=…' for name in missing)}"
+        )
+    count = volume.size("C")
+    if count > 1 and not (len(emissions) == count and set(emissions) == {wavelength}):
+        warnings.append(
+            f"The {count} channels share one PSF, computed for {wavelength:g} nm, and one background; if they emit at "
+            "other wavelengths, reconstruct them one by one with channel and wavelength_nm."
         )
     index = settings.refractive_index or objective.get("refractive_index")
     if not index:
@@ -173,9 +213,13 @@ def _photometry(
             f"expected a picture brighter than its background {dark:g}, got at most {bright:g}; correct background"
         )
     facts |= {"background": dark, "gain": found.gain, "read_noise": found.read_noise, "noise_source": found.source}
+    facts["gain_source"] = found.source if settings.gain == "auto" else "given"
+    facts["read_noise_source"] = found.source if settings.read_noise == "auto" else "given"
     facts |= {"background_source": "darkest places" if settings.background == "auto" else "given", "scale": scale}
     light = counts.astype(np.float64) - dark
-    variance = found.gain * max(float(light.mean()), 0.0) + found.read_noise**2
+    mean = float(light.mean())
+    facts["mean_light"] = mean
+    variance = found.gain * max(mean, 0.0) + found.read_noise**2
     shape = counts.shape[1:]
     transfer = _transfer(h, shape)
     spacing = facts["relative_spacing"]
@@ -198,6 +242,22 @@ def _photometry(
         "weight": WEIGHT * bayes * scale,
         "smoothing": SMOOTHING * gradient / scale,
     }
+
+
+def _few_photons(facts: Mapping[str, Any], method: str) -> tuple[str, ...]:
+    """A sentence where the counting law is far from the Gaussian that stands in for it."""
+    gain, read_noise = facts["gain"], facts["read_noise"]
+    if gain <= 0 or method in ("map", "richardson-lucy"):
+        return ()
+    photons = max(facts["mean_light"], 0.0) / gain
+    # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.
+    skewness = 2 * gain / (3**1.5 * read_noise) if read_noise > 0 else math.inf
+    if photons >= _MANY_PHOTONS or skewness <= _SKEWNESS:
+        return ()
+    return (
+        f"On average {photons:.2g} photons fell on a pixel: their counting law was taken as Gaussian of the same "
+        "variance, so that intervals of the darkest places are approximate and may reach below zero.",
+    )
 
 
 def _reach(h: np.ndarray) -> list[int]:

@@ -11,17 +11,19 @@ __all__ = [
     "Settings",
     "characterise",
     "describe",
+    "explained",
     "files",
     "footprint",
     "measure",
     "method",
     "read",
     "restore",
+    "summary",
+    "unused",
     "write",
 ]
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,6 +36,7 @@ from torch import Tensor
 
 from .. import methods, priors
 from ..io import tiff
+from ..io.record import plain
 from ..noise import Gaussian, Noise, PoissonGaussian
 from ..operators import Convolution
 from ..problem import Problem
@@ -41,9 +44,8 @@ from ..volume import Volume
 from . import characterisation
 from .base import Footprint, Measurement
 from .padding import good_size, pad
+from .words import explained, summary
 
-_MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
-_SKEWNESS = 0.2  # of a pixel's noise, up to which the same is said; 25 photons without read noise have it
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
 # Relative residuals of the image and of products with Σ: far below the noise, and within reach of single precision.
 _ACCURACY = {"tolerance": 1e-4, "covariance_tolerance": 1e-2}
@@ -55,6 +57,17 @@ _PRODUCTS = 12  # products with Σ per component, each a vector of the basis; at
 _COPIES = 3  # of that basis, while it is made orthonormal
 _FIXED_BYTES = 400_000_000  # Python with torch and scipy loaded
 _BATCH_BYTES = 500_000_000  # a batch of conjugate gradients
+
+# The methods that use a setting; every other setting is used by all of them.
+_USERS = {
+    "weight": ("laplace", "langevin", "map"),
+    "smoothing": ("laplace", "langevin"),
+    "iterations": ("laplace", "gaussian", "map", "richardson-lucy"),
+    "rank": ("laplace", "gaussian", "langevin"),
+    "samples": ("langevin",),
+    "probes": ("laplace", "gaussian"),
+}
+_OPTICS = ("numerical_aperture", "wavelength_nm", "modality", "refractive_index", "sample_index", "depth_nm")
 
 
 class Settings(BaseModel):
@@ -110,6 +123,22 @@ def files(settings: Settings) -> dict[str, Path]:
     return {} if settings.psf is None else {"psf": settings.psf}
 
 
+def unused(settings: Settings) -> list[str]:
+    """Settings that differ from their defaults and yet change nothing, beside the others that were made.
+
+    Example:
+        >>> unused(Settings(method="richardson-lucy", probes=64, iterations=20))
+        ['probes']
+    """
+    given = settings.model_dump(exclude_defaults=True)
+    names = [name for name, users in _USERS.items() if settings.method not in users]
+    if settings.psf is not None:
+        names += [*_OPTICS, "excitation_nm"]
+    elif settings.modality != "confocal":
+        names.append("excitation_nm")
+    return [name for name in given if name in names]
+
+
 def read(path: str | Path, settings: Settings) -> Volume:
     """The micrograph at `path`; pixel sizes that the settings give overrule those of the file."""
     options = {"axes": settings.axes, "time": settings.time, "channel": settings.channel, "image": settings.image}
@@ -128,7 +157,14 @@ def characterise(volume: Volume, settings: Settings) -> dict[str, Any]:
     Raises:
         InputError: the values cannot be used, or neither a PSF nor the optics are known.
     """
-    return characterisation.characterise(volume, settings)
+    facts = characterisation.characterise(volume, settings)
+    ignored = unused(settings)
+    if ignored:
+        file = " and a PSF from a file" if settings.psf is not None else ""
+        facts["warnings"].append(
+            f"These settings have no effect with method {settings.method}{file}: {', '.join(ignored)}."
+        )
+    return facts
 
 
 def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> Footprint:
@@ -155,9 +191,11 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
     padded, crop = pad((counts - offset) / scale, facts["reach"])
     y = torch.from_numpy(np.ascontiguousarray(padded, dtype=np.float32))
     operator = Convolution(torch.from_numpy(kernel).to(torch.float32), tuple(y.shape), boundary="circular")
-    law = (y, settings, float(facts["gain"]) / scale, float(facts["read_noise"]) / scale)
-    warnings = (*facts["warnings"], *_few_photons(*law))
-    return Measurement(volume, y, Problem(operator, _noise(*law)), offset, scale, crop, warnings, facts)
+    problem = Problem(operator, _noise(y, settings, facts))
+    # Richardson–Lucy knows counts only; what is recorded of the noise is the law that the data follow.
+    counted = facts["gain"] > 0 or settings.method != "richardson-lucy"
+    noise = None if counted else Gaussian(float(facts["read_noise"]) / scale)
+    return Measurement(volume, y, problem, offset, scale, crop, tuple(facts["warnings"]), facts, noise)
 
 
 def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
@@ -172,7 +210,7 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     )
     if settings.method == "gaussian":
         spectrum = characterisation.field(facts, shape)
-        mean = float(measurement.y[measurement.crop].mean())
+        mean = facts["mean_light"] / facts["scale"]
         field = priors.GaussianField(torch.from_numpy(spectrum), shape, mean)
         return methods.Gaussian(field, rank=facts["rank"], probes=facts["probes"], seed=seed, **_ACCURACY, **limit)
     if settings.method == "laplace":
@@ -189,7 +227,7 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
 
 def describe(method: Any) -> dict[str, Any]:
     """The fields of a method, as JSON-like values for the record."""
-    return {field.name: _plain(getattr(method, field.name)) for field in dataclasses.fields(method)}
+    return {field.name: plain(_named(getattr(method, field.name))) for field in dataclasses.fields(method)}
 
 
 def restore(array: Tensor | np.ndarray, measurement: Measurement, is_std: bool = False) -> Volume:
@@ -206,12 +244,13 @@ def write(volume: Volume, path: str | Path) -> Path:
     return tiff.write(volume, path)
 
 
-def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noise:
+def _noise(y: Tensor, settings: Settings, facts: Mapping[str, Any]) -> Noise:
     """The noise law. Methods that give uncertainty take the Gaussian whose variance is read off the smoothed data once:
     the exact counting law costs a hundred times more, and has no most probable image where it would be negative."""
+    gain, read_noise = float(facts["gain"]) / facts["scale"], float(facts["read_noise"]) / facts["scale"]
     if gain <= 0 and settings.method == "richardson-lucy":
-        # It knows counts only: the gain that gives the same variance at the mean level.
-        level = max(float(y.clamp_min(0).mean()), 1e-6)
+        # The gain that gives the same variance at the mean level of the whole.
+        level = max(float(facts["mean_light"]) / facts["scale"], 1e-6)
         return PoissonGaussian(read_noise**2 / level, 1e-3 * read_noise)
     if gain <= 0:
         return Gaussian(read_noise)
@@ -223,28 +262,12 @@ def _noise(y: Tensor, settings: Settings, gain: float, read_noise: float) -> Noi
     return Gaussian(torch.from_numpy(np.sqrt(variance)))
 
 
-def _few_photons(y: Tensor, settings: Settings, gain: float, read_noise: float) -> tuple[str, ...]:
-    """A sentence where the counting law is far from the Gaussian that stands in for it."""
-    if gain <= 0 or settings.method in ("map", "richardson-lucy"):
-        return ()
-    photons = float(y.clamp_min(0).mean()) / gain
-    # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.
-    skewness = 2 * gain / (3**1.5 * read_noise) if read_noise > 0 else math.inf
-    if photons >= _MANY_PHOTONS or skewness <= _SKEWNESS:
-        return ()
-    return (
-        f"On average {photons:.2g} photons fell on a pixel: their counting law was taken as Gaussian of the same "
-        "variance, so that intervals of the darkest places are approximate and may reach below zero.",
-    )
-
-
-def _plain(value: Any) -> Any:
+def _named(value: Any) -> Any:
+    """A prior in a few words; anything else as it is."""
     if isinstance(value, priors.GaussianField):
         variance = float(value.spectrum.mean())
         mean = float(torch.as_tensor(value.mean).mean())
         return f"GaussianField(fitted spectrum, variance {variance:.4g}, mean {mean:.4g})"
     if isinstance(value, priors.TotalVariation):
         return f"TotalVariation(smoothing={value.smoothing:.4g}, spacing={value.spacing})"
-    if isinstance(value, Tensor):
-        return value.tolist() if value.numel() <= 16 else f"tensor of shape {tuple(value.shape)}"
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+    return value

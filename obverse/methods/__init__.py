@@ -1,10 +1,11 @@
 """Methods: one measurement and a problem in, an estimate or a posterior out."""
 
 from .base import Callback
+from .covariance_error import CovarianceError
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
 from .map import MAP
 from .richardson_lucy import RichardsonLucy
 
-__all__ = ["MAP", "Callback", "Gaussian", "Langevin", "Laplace", "RichardsonLucy"]
+__all__ = ["MAP", "Callback", "CovarianceError", "Gaussian", "Langevin", "Laplace", "RichardsonLucy"]

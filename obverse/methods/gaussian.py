@@ -21,13 +21,16 @@ from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 
+from ..errors import NumericsError
 from ..operators.base import LinearOperator
 from ..posterior import Posterior
+from ..posterior.estimate import Estimate
 from ..priors.base import Prior
 from ..problem import Problem
 from ..solvers.linear import cg
 from ..solvers.result import Status
 from .base import Callback, check_item, default_tolerance, described, linear_part, real_image, silent
+from .covariance_error import CovarianceError
 from .curvature import Curvature, marginal_facts
 from .quadratic import prior_mean, quadratic_hessian
 
@@ -76,6 +79,7 @@ class Gaussian:
 
         Raises:
             InputError: the data do not fit, the operator is not linear, or the prior is not quadratic.
+            CovarianceError: the image was found, its covariance was not; the error keeps the image.
         """
         begun = time.perf_counter()
         check_item(y, problem, "Gaussian")
@@ -85,11 +89,16 @@ class Gaussian:
         run = _Run(self, y, problem, operator, prior, start, callback or silent)
         mean, status = run.exact(start) if problem.noise.gaussian else run.reweighted(start)
         curvature = run.curvature
-        covariance = curvature.covariance(self.covariance_tolerance or self.tolerance, self.max_iterations, self.probes)
+        tolerance = self.covariance_tolerance or self.tolerance
+        try:
+            covariance = curvature.covariance(tolerance, self.max_iterations, self.probes)
+            marginals = marginal_facts(covariance)
+        except NumericsError as error:
+            raise CovarianceError(error, Estimate(mean, status, tuple(run.history))) from error
         diagnostics = {
             "likelihood": "gaussian" if problem.noise.gaussian else "gaussian, with the variance at the predicted mean",
             "closed_form": curvature.spectrum is not None,
-            **marginal_facts(covariance),
+            **marginals,
             "evaluations": run.products + curvature.products,
             "seconds": time.perf_counter() - begun,
         }

@@ -27,12 +27,14 @@ from dataclasses import KW_ONLY, dataclass, replace
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NumericsError
 from ..posterior import Posterior
+from ..posterior.estimate import Estimate
 from ..priors.base import Prior, Scaled, Sum
 from ..problem import Problem
 from ..solvers.result import Result, Status
 from .base import Callback, check_item, described, real_image
+from .covariance_error import CovarianceError
 from .curvature import Curvature, marginal_facts
 from .newton import newton
 from .quadratic import prior_mean
@@ -96,6 +98,7 @@ class Laplace:
 
         Raises:
             InputError: the data do not fit, or the prior is not smooth.
+            CovarianceError: the image was found, its covariance was not; the error keeps the image.
         """
         begun = time.perf_counter()
         check_item(y, problem, "Laplace")
@@ -117,17 +120,22 @@ class Laplace:
         found = search.minimise(prior, start, tolerance, callback)
         mean = found.x.to(zero.dtype)
         here = search.curvature(mean, prior)
-        covariance = here.covariance(self.covariance_tolerance, 10 * self.inner_iterations, self.probes)
+        status = _explained(found.status, problem, mean)
+        try:
+            covariance = here.covariance(self.covariance_tolerance, 10 * self.inner_iterations, self.probes)
+            marginals = marginal_facts(covariance)
+        except NumericsError as error:
+            raise CovarianceError(error, Estimate(mean, status, found.history)) from error
         diagnostics = {
             "likelihood": "exact; Fisher information for the curvature",
             "newton_steps": found.iterations,
             "gradient": found.residual,
             "closed_form": here.spectrum is not None,
-            **marginal_facts(covariance),
+            **marginals,
             "evaluations": search.evaluations(),
             "seconds": time.perf_counter() - begun,
         }
-        return described(self, mean, _explained(found.status, problem, mean), found.history, diagnostics, covariance)
+        return described(self, mean, status, found.history, diagnostics, covariance)
 
 
 class _Search:

@@ -108,7 +108,9 @@ class RichardsonLucy:
             callback: called after each step with (step, total, relative change).
 
         Returns:
-            Estimate: `history` holds the relative change of each step (the worst item of a batch).
+            Estimate: `history` holds the relative change of each step (the worst item of a batch). Without a
+                `tolerance` the status is converged, for "stopped-as-asked": the criterion is the number of iterations,
+                which the message says.
 
         Raises:
             InputError: the data, the operator or the noise law are not as above.
@@ -192,8 +194,8 @@ class RichardsonLucy:
             )
             return Status(False, "max-iterations", message)
         message = (
-            f"stopped early after the {done} steps asked for (the last changed the image by {change:.1e}): "
-            "a regularised estimate, not the maximum of the likelihood"
+            f"stopped at the {done} iterations asked for (the last changed the image by {change:.1e}): stopping early "
+            "is this method's regularisation, and the image not the maximum of the likelihood"
         )
         return Status(True, "stopped-as-asked", message)
 

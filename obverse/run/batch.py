@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from ..errors import InputError, ObverseError
 from .config import instrument as load_instrument
 from .config import resolve
+from .prepare import prepare
 from .store import verify
 
 __all__ = ["Request", "expand", "inspect", "run_all"]
@@ -32,6 +33,7 @@ class Request:
         reference: image of the same field to compare with, or None.
         overwrite, resume, dry_run: as on the command line.
         command: the command as typed, for the record.
+        say: takes a line for the user, while the run goes on.
     """
 
     instrument: str
@@ -43,6 +45,7 @@ class Request:
     resume: bool
     dry_run: bool
     command: Sequence[str]
+    say: Callable[[str], None]
 
 
 def expand(inputs: Sequence[Path]) -> list[Path]:
@@ -81,30 +84,27 @@ def run_all(files: Sequence[Path], output: Path, request: Request, progress: Pro
     return outcomes
 
 
-def inspect(path: Path, instrument: str, layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What is understood of a file, without reconstructing it; of a run's folder, whether its files are intact."""
+def inspect(path: Path, instrument: str, layers: Sequence[dict[str, Any]], memory: int) -> list[dict[str, Any]]:
+    """What is understood of a file, or of each file of a folder, without reconstructing it; of a run's folder, whether
+    its files are intact.
+
+    Returns:
+        One mapping per file; with `error`, a sentence, where it cannot be used.
+    """
     try:
-        if path.is_dir():
+        if (path / "run.json").is_file():
             changed = verify(path)
             if changed:
                 raise InputError(
                     f"expected the files that run.json vouches for, {', '.join(changed)} changed; run it again"
                 )
-            return {"input": str(path), "intact": True}
+            return [{"input": str(path), "intact": True}]
+        if path.is_dir():
+            return [finding for file in expand([path]) for finding in inspect(file, instrument, layers, memory)]
         module, settings = load_instrument(instrument), resolve(instrument, *layers)
-        volume = module.read(path, settings)
-        measurement = module.measure(volume, settings)
-        return {
-            "input": str(path),
-            "axes": volume.axes,
-            "shape": list(volume.shape),
-            "spacing": list(volume.spacing),
-            "units": list(volume.units),
-            "facts": measurement.facts,
-            "warnings": list(measurement.warnings),
-        }
+        return [prepare(path, module.read(path, settings), module, settings, memory).understood()]
     except (ObverseError, OSError, MemoryError) as error:
-        return {"input": str(path), "error": str(error) or type(error).__name__}
+        return [{"input": str(path), "error": str(error) or type(error).__name__}]
 
 
 def _distinct(files: Sequence[Path]) -> list[str]:

@@ -83,13 +83,15 @@ def resolve(name: str, *layers: Mapping[str, Any]) -> BaseModel:
     try:
         return model(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "settings"
+        first, *others = error.errors()
+        # Where a field takes one of several types, there is an error for each of them, under names of pydantic's own.
+        field = str(first["loc"][0]) if first["loc"] else "settings"
+        told = [e["msg"].removeprefix("Input should be ") for e in (first, *others) if e["loc"][:1] == first["loc"][:1]]
         if first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
             raise InputError(f"expected a setting of {name} out of {known}; got {field!r}; correct the name") from error
         raise InputError(
-            f"expected for the setting {field!r}: {first['msg'].lower()}; got {first.get('input')!r}; "
+            f"expected for the setting {field!r}: {' or '.join(dict.fromkeys(told))}; got {first.get('input')!r}; "
             f"`obverse config {name}` lists the defaults"
         ) from error
 

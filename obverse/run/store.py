@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,10 +21,20 @@ from typing import Any
 
 from .. import __version__
 from ..errors import FormatError, InputError
-from ..io.record import write_json
+from ..io.record import plain, write_json
 from ..io.safe import atomic_write, sha256
 
-__all__ = ["OUTPUTS", "Store", "describe_inputs", "read_record", "verify", "versions"]
+__all__ = [
+    "OUTPUTS",
+    "Session",
+    "Store",
+    "describe_inputs",
+    "finished",
+    "interrupted",
+    "read_record",
+    "verify",
+    "versions",
+]
 
 OUTPUTS = (
     "image.ome.tif",
@@ -36,8 +47,24 @@ OUTPUTS = (
 )
 
 # What a run leaves in `.work`: its fingerprint, its tiles, and files that an interrupted write did not finish.
-_OURS = re.compile(r"fingerprint|\d{4,}\.(arrays|posterior)\.safetensors|\..*")
+_OURS = re.compile(r"fingerprint|session\.json|\d{4,}\.(arrays|posterior)\.safetensors|\..*")
+_STAMP, _SESSION = "fingerprint", "session.json"
 _RECORD_LIMIT = 50_000_000  # bytes of a run.json
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a run leaves for the one that resumes it.
+
+    Args:
+        started: when the first session began.
+        memory: the budget, in bytes, that the tiles were planned for.
+        seconds: spent so far, in all sessions.
+    """
+
+    started: str
+    memory: int
+    seconds: float = 0.0
 
 
 class Store:
@@ -65,7 +92,7 @@ class Store:
             raise InputError(f"expected a folder for the output, {self.folder} is a file; choose another -o")
         present = {entry.name for entry in self.folder.iterdir()} if self.folder.exists() else set()
         ours = present & set(OUTPUTS)
-        stamp = self.work / "fingerprint"
+        stamp = self.work / _STAMP
         interrupted = stamp.is_file()
         if "run.json" in present and not overwrite and not (interrupted and resume):
             raise InputError(
@@ -104,9 +131,13 @@ class Store:
                 f"expected to write to {self.folder}, got {error.strerror}; choose a folder that can be written"
             ) from error
 
+    def note(self, session: Session) -> None:
+        """Store how far this run is, for `interrupted` to read."""
+        write_json(self.work / _SESSION, asdict(session), overwrite=True)
+
     def abandon(self) -> None:
         """Take back the claim of a run that computed nothing worth keeping."""
-        if self.work.exists() and not any(path.name != "fingerprint" for path in self.work.iterdir()):
+        if self.work.exists() and not any(path.name not in (_STAMP, _SESSION) for path in self.work.iterdir()):
             shutil.rmtree(self.work, ignore_errors=True)
             if self._made and not any(self.folder.iterdir()):
                 self.folder.rmdir()
@@ -123,6 +154,38 @@ class Store:
         record["outputs"] = {name: sha256(self.folder / name) for name in names}
         write_json(self.folder / "run.json", record, overwrite=True)
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def interrupted(folder: Path) -> Session | None:
+    """The session of the interrupted run in `folder`; None where there is none to go on with."""
+    if not (folder / ".work" / _STAMP).is_file():
+        return None
+    try:
+        found = json.loads((folder / ".work" / _SESSION).read_text(encoding="utf-8"))
+        return Session(str(found["started"]), int(found["memory"]), float(found["seconds"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def finished(folder: Path, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of the run that ended in `folder`, if it had the inputs, settings, seed and version of `fingerprint`.
+
+    Raises:
+        InputError: its outputs changed since.
+    """
+    if not (folder / "run.json").is_file() or (folder / ".work" / _STAMP).is_file():
+        return None
+    record = read_record(folder)
+    wanted = {"inputs": "inputs", "settings": "settings", "seed": "seed", "version": "obverse"}
+    if any(record.get(name) != plain(fingerprint[key]) for key, name in wanted.items()):
+        return None
+    changed = verify(folder)
+    if changed:
+        raise InputError(
+            f"expected the outputs that run.json vouches for, {', '.join(changed)} in {folder} changed since; pass "
+            "--overwrite to compute them again"
+        )
+    return record
 
 
 def read_record(folder: Path) -> dict[str, Any]:
