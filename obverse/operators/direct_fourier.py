@@ -18,12 +18,15 @@ from .nonuniform_fourier import require_points, require_scaling
 
 __all__ = ["DirectFourier"]
 
+_BLOCK, _LEAST = 1 << 16, 64
+"""Products of a line of pixels and a point that are kept at a time, for the cache's sake; and the fewest points."""
+
 
 class DirectFourier(LinearOperator):
     """Complex images `(C, H, W)` or `(C, D, H, W)` to their Fourier transform at M points, `(C, M)`, exactly.
 
-    For sizes of very long baseline interferometry: images to 64² and up to a few hundred points are faster than by
-    `NonuniformFourier`, and up to a thousand cost about the same.
+    For interferometers of few stations: 100 points of images up to 128² take a half to a seventh of the time of
+    `NonuniformFourier`, which is faster from about 500 points on (2000 for 32²) and 5 to 15 times so at 10⁴.
 
     Args:
         points: `(M, 2)` as (row, column) or `(M, 3)` as (depth, row, column) frequencies, in cycles per pixel.
@@ -59,14 +62,31 @@ class DirectFourier(LinearOperator):
         self._factors = tuple(factor.to(dtype) for factor in factors)
 
     def _apply(self, x: Tensor) -> Tensor:
-        *others, last = (constant_like(factor, x) for factor in self._factors)
+        blocks = self._blocks(x.numel() // x.shape[-1])
+        return torch.cat([self._sampled(x, some) for some in blocks], -1)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        first, *others = self._blocks(y.shape[:-1].numel() * math.prod(self.image_shape[1:-1]))
+        total = self._backprojected(y, first)
+        for some in others:
+            total = total + self._backprojected(y, some)
+        return total
+
+    def _blocks(self, lines: int) -> list[slice]:
+        """Points to be summed at a time, for so many lines of pixels."""
+        step = max(_LEAST, _BLOCK // max(1, lines))
+        return [slice(start, start + step) for start in range(0, self.data_shape[-1], step)]
+
+    def _sampled(self, x: Tensor, some: slice) -> Tensor:
+        *others, last = (constant_like(factor[:, some], x) for factor in self._factors)
         x = x @ last
         for factor in reversed(others):
             x = (x * factor).sum(-2)
         return x
 
-    def _adjoint(self, y: Tensor) -> Tensor:
-        *others, last = (constant_like(factor, y).conj() for factor in self._factors)
+    def _backprojected(self, y: Tensor, some: slice) -> Tensor:
+        *others, last = (constant_like(factor[:, some], y).conj() for factor in self._factors)
+        y = y[..., some]
         for factor in others:
             y = y[..., None, :] * factor
         return y @ last.mT

@@ -10,7 +10,9 @@ References: Fessler et al., "Toeplitz-based iterative image reconstruction for M
     inhomogeneity", IEEE TSP 2005.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +20,9 @@ from torch import Tensor
 from .boundary import good_size
 
 __all__ = ["toeplitz_eigenvalues", "toeplitz_product"]
+
+_BLOCK = 1 << 16
+"""Values transformed at a time along the later axes: half a megabyte in complex64, which the cache holds."""
 
 
 def toeplitz_eigenvalues(lags: Tensor, grid: Sequence[int]) -> Tensor:
@@ -33,14 +38,55 @@ def toeplitz_eigenvalues(lags: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def toeplitz_product(x: Tensor, eigenvalues: Tensor) -> Tensor:
-    """T x for complex images `(*, C, *grid)` and eigenvalues `(C or 1, *padded)`."""
-    axes = eigenvalues.ndim - 1
-    dims = tuple(range(-axes, 0))
-    grid, padded = x.shape[-axes:], eigenvalues.shape[-axes:]
-    # axis by axis, so that rows of zeros are never transformed and what is cropped is never computed
-    for dim, size in zip(dims, padded):
-        x = torch.fft.fft(x, n=size, dim=dim)
-    x = x * eigenvalues
-    for dim, n in zip(reversed(dims), reversed(grid)):
-        x = torch.fft.ifft(x, dim=dim).narrow(dim, 0, n)
-    return x.contiguous()
+    """T x for complex images `(*, C, *grid)` and eigenvalues `(C or 1, *padded)`; differentiable in `x`."""
+    return _Product.apply(x, eigenvalues)  # type: ignore[return-value]
+
+
+class _Product(torch.autograd.Function):
+    """T is Hermitian, hence its own backward pass."""
+
+    @staticmethod
+    def forward(x: Tensor, eigenvalues: Tensor) -> Tensor:
+        grid, padded = x.shape[1 - eigenvalues.ndim :], eigenvalues.shape[1:]
+        if math.prod(padded) <= _BLOCK:
+            dims = tuple(range(-len(grid), 0))
+            transform = torch.fft.fftn(x, s=padded, dim=dims)
+            transform *= eigenvalues
+            return torch.fft.ifftn(transform, dim=dims)[(..., *(slice(n) for n in grid))].contiguous()
+        images = x.reshape(-1, *grid)
+        result = torch.empty_like(images)
+        for i, one in enumerate(images):
+            result[i] = _convolved(one, eigenvalues[i % len(eigenvalues)])
+        return result.reshape(x.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor):
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+        return toeplitz_product(gradients[0], *ctx.saved_tensors), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        return toeplitz_product(tangents[0], *ctx.saved_tensors)
+
+
+def _convolved(x: Tensor, eigenvalues: Tensor) -> Tensor:
+    """One image, padded, convolved and cropped: the first axis whole, the others in blocks of its frequencies.
+
+    Zeros are not transformed and what is cropped is not computed; blocks stay in the cache, and large intermediate
+    arrays, whose memory costs more to obtain than their values to compute, are not made.
+    """
+    grid, (first, *rest) = x.shape, eigenvalues.shape
+    later = tuple(range(1, len(grid)))
+    x = torch.fft.fft(x, n=first, dim=0)
+    step = max(1, _BLOCK // math.prod(rest))
+    for start in range(0, first, step):
+        rows = slice(start, start + step)
+        block = torch.fft.fftn(x[rows], s=rest, dim=later)
+        block *= eigenvalues[rows]
+        block = torch.fft.ifftn(block, dim=later)
+        x[rows] = block[(slice(None), *(slice(n) for n in grid[1:]))]
+    return torch.fft.ifft(x, dim=0)[: grid[0]]
