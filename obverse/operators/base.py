@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..solvers.algebra import norm, real_inner
 from .inverse import divide_spectrum, solve_normal
 
 __all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite", "tensors_of"]
@@ -155,12 +156,12 @@ class LinearOperator(Operator):
         x = x.to(dtype=self.dtype, device=self._device())
         value = 0.0
         for _ in range(iterations):
-            x = x / x.norm()
-            y = self._apply(x)
-            previous, value = value, float(y.norm())
+            x = x / norm(x)
+            y = self._gram(x, None)
+            previous, value = value, math.sqrt(max(float(real_inner(x, y)), 0.0))  # ‖A x‖
             if value == 0.0 or abs(value - previous) <= tolerance * value:
                 break
-            x = self._adjoint(y)
+            x = y
         return value
 
     def solve(
