@@ -87,7 +87,7 @@ def reconstruct(path: Path, folder: Path, request: Request, progress: Progress) 
         assembly = join(store.work, prepared.plan, volume.image().shape, rank=prepared.facts.get("rank"))
         return publish(module, request, prepared, store, assembly, notes, inputs, reference, run.spent)
     except BaseException:
-        store.abandon()
+        store.abandon(run.spent())
         raise
 
 

@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -135,8 +136,11 @@ class Store:
         """Store how far this run is, for `interrupted` to read."""
         write_json(self.work / _SESSION, asdict(session), overwrite=True)
 
-    def abandon(self) -> None:
-        """Take back the claim of a run that computed nothing worth keeping."""
+    def abandon(self, session: Session | None = None) -> None:
+        """Note how far an interrupted run came, or take back its claim if it computed nothing worth keeping."""
+        if session is not None and self.work.exists():
+            with suppress(OSError, InputError):  # what ended the run matters more
+                self.note(session)
         if self.work.exists() and not any(path.name not in (_STAMP, _SESSION) for path in self.work.iterdir()):
             shutil.rmtree(self.work, ignore_errors=True)
             if self._made and not any(self.folder.iterdir()):

@@ -19,8 +19,12 @@ def test_the_session_is_kept_until_the_run_is_done(tmp_path):
     assert interrupted(tmp_path / "out") == Session("now", 10**9, 2.5)
     (store.work / "session.json").write_text("[")
     assert interrupted(tmp_path / "out") is None
-    store.abandon()
+    store.abandon(Session("now", 10**9, 3.5))
     assert list(tmp_path.iterdir()) == []  # a session alone is nothing to keep
+    store = Store(tmp_path / "out", RUN)
+    (store.work / "0000.arrays.safetensors").write_bytes(b"tile")
+    store.abandon(Session("now", 10**9, 3.5))
+    assert interrupted(tmp_path / "out") == Session("now", 10**9, 3.5)
 
 
 @pytest.fixture
