@@ -29,6 +29,8 @@ __all__ = ["ENGINES", "Rays", "adjoint_ray_transform", "ray_transform", "require
 ENGINES = ("auto", "numba", "torch")
 _LARGEST_PIECE = 1 << 19
 """Samples that the torch engine interpolates at a time."""
+_THREADS_FROM = 1 << 18
+"""Samples: below this, handing rays to threads costs more than they save."""
 _TIE = 1.0 + 1e-9
 """Rays at 45 degrees fall on the same side whatever the rounding."""
 
@@ -125,13 +127,18 @@ def _compiled(values: Tensor, rays: Rays) -> bool:
     return rays.engine != "torch" and possible and find_spec("numba") is not None
 
 
+def _threads(rays: Rays, batch: int) -> int:
+    samples = batch * len(rays.frames) * rays.detector[0] * rays.detector[1] * max(rays.grid)
+    return torch.get_num_threads() if samples >= _THREADS_FROM else 1
+
+
 def _project(x: Tensor, rays: Rays) -> Tensor:
     padded = F.pad(x.detach(), (1,) * 6)
     if _compiled(x, rays):
         from .cone_kernels import project
 
         y = x.new_empty((len(x), len(rays.frames), *rays.detector))
-        project(padded.numpy(), rays.frames, np.array(rays.spacing), y.numpy(), torch.get_num_threads())
+        project(padded.numpy(), rays.frames, np.array(rays.spacing), y.numpy(), _threads(rays, len(x)))
         return y
     flat = padded.flatten(1)
     y = x.new_zeros((len(x), len(rays.frames), rays.detector[0] * rays.detector[1]))
@@ -147,7 +154,7 @@ def _back_project(y: Tensor, rays: Rays) -> Tensor:
         from .cone_kernels import back_project
 
         data = y.detach().contiguous().numpy()
-        back_project(data, rays.frames, np.array(rays.spacing), padded.numpy(), torch.get_num_threads())
+        back_project(data, rays.frames, np.array(rays.spacing), padded.numpy(), _threads(rays, len(y)))
     else:
         flat, data = padded.flatten(1), y.detach().flatten(2)
         for view, which, index, weight in _pieces(rays, y):
