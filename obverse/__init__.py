@@ -24,6 +24,7 @@ _PACKAGES = (
     "report",
     "run",
     "solvers",
+    "transforms",
     "volume",
 )
 _NAMES = {"Problem": "problem", "Posterior": "posterior", "Estimate": "posterior", "Volume": "volume"}
