@@ -110,7 +110,8 @@ def _sum_of_products(maps: Sequence[Tensor] | Tensor, images: Sequence[Tensor]) 
 
 
 def _add_product(total: Tensor | None, factor: Tensor, image: Tensor) -> Tensor:
-    return factor * image if total is None else torch.addcmul(total, factor, image)
+    # in place on what was made here: a fresh total for each coil would leave the cache
+    return factor * image if total is None else total.addcmul_(factor, image)
 
 
 def _of_channel(weight: Tensor | float | None, channel: int, axes: int) -> Tensor | float | None:
