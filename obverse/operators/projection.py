@@ -64,9 +64,10 @@ class AlongRays:
 
     def preconditioner(self, damping: Tensor, weight: Tensor | None) -> Callable[[Tensor], Tensor]:
         """Nearly the inverse of AᴴWA + damping, by FFT: see `projection_preconditioner`."""
-        like = torch.zeros(self._grid, dtype=damping.dtype, device=damping.device)
-        geometry = self._geometry(like)
-        return circulant_inverse(lambda v: backproject(project(v, geometry), geometry), like, damping, weight)
+        height, width = self._grid
+        rays = self._geometry(damping).rays  # they start from the image's centre, whatever its size
+        doubled = ProjectionGeometry(rays, (2 * height, 2 * width), self.engine)
+        return circulant_inverse(lambda v: backproject(project(v, doubled), doubled), self._grid, damping, weight)
 
     def _require_data(self, y: Tensor, name: str) -> None:
         if tuple(y.shape[-3:]) != self.data_shape or not y.is_floating_point():

@@ -138,6 +138,11 @@ def _met(start, slope, r, half, order, first, last, low, high):
         high += 1
     while high > low and order * (start[high - 1] + slope[high - 1] * r) >= half:
         high -= 1
+    # behind its source a fan runs the other way; there the walk may end outside the image, and nothing is measured
+    if low < high and not (
+        abs(start[low] + slope[low] * r) < half and abs(start[high - 1] + slope[high - 1] * r) < half
+    ):
+        high = low
     return low, high
 
 

@@ -1,15 +1,15 @@
-"""The normal operator of tomography is nearly a circulant; its inverse makes conjugate gradients quick.
+"""The normal operator of tomography is nearly a convolution; its inverse makes conjugate gradients quick.
 
-With views all around, AᴴA blurs every pixel alike, by about 1/|r|: its response to the central pixel, taken as the
-kernel of a circular convolution, has the eigenvalues λ ≈ 1/|f|, and
+With views all around, AᴴA blurs every pixel alike, by about 1/|r|: as a convolution on a grid of twice the image's size
+it has the eigenvalues λ ≈ 1/|f|, which its response to the central pixel gives, and
 
-    M⁻¹ = (w̄ λ + d)⁻¹,   w̄ the mean weight
+    M⁻¹ = Pᴴ (w̄ λ + d)⁻¹ P,   P pads by zeros, w̄ the mean weight
 
 is symmetric and positive-definite because λ is kept above zero. It need not be exact: conjugate gradients converge to
-the same solution, in fewer iterations.
+the same solution, in two to three times fewer iterations with full views, and about as many with few.
 
-Reference: Chan, "An optimal circulant preconditioner for Toeplitz systems", SIAM J. Sci. Stat. Comput. 1988. Delaney,
-Bresler, "A fast and accurate Fourier algorithm for iterative parallel-beam tomography", IEEE TIP 1996.
+References: Chan, Ng, "Conjugate gradient methods for Toeplitz systems", SIAM Review 1996. Delaney, Bresler, "A fast and
+accurate Fourier algorithm for iterative parallel-beam tomography", IEEE TIP 1996.
 """
 
 from collections.abc import Callable
@@ -17,30 +17,37 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .inverse import divide_spectrum
-
 __all__ = ["circulant_inverse"]
 
-_FLOOR = 1e-4
-"""Smallest eigenvalue kept, relative to the largest: rounding and missing views make some that are not positive."""
+_FLOOR = 0.4
+"""Smallest eigenvalue kept, relative to the largest over the image's size. The largest grows with the size; those of
+the finest details that lie below are due to the sampling of rays, differ from place to place, and are no guide."""
 
 
 def circulant_inverse(
-    gram: Callable[[Tensor], Tensor], like: Tensor, damping: Tensor, weight: Tensor | None
+    gram: Callable[[Tensor], Tensor],
+    grid: tuple[int, int],
+    damping: Tensor,
+    weight: Tensor | None,
 ) -> Callable[[Tensor], Tensor]:
-    """v ↦ (w̄ λ + damping)⁻¹ v.
+    """v ↦ M⁻¹ v for images `(*, H, W)`.
 
     Args:
-        gram: AᴴA on one plane `(H, W)`.
-        like: a plane of the size, precision and device of the images.
-        damping: scalar.
+        gram: AᴴA on one plane of twice the size, `(2 H, 2 W)`.
+        grid: `(H, W)`.
+        damping: scalar, of the precision and on the device of the images.
         weight: W, whose mean is taken; None for the identity.
     """
-    height, width = like.shape
-    point = torch.zeros_like(like)
-    point[height // 2, width // 2] = 1
-    response = gram(point).roll((-(height // 2), -(width // 2)), (0, 1))
-    eigenvalues = torch.fft.rfft2(response).real
-    eigenvalues = eigenvalues.clamp(min=_FLOOR * float(eigenvalues.max()))
+    height, width = grid
+    wide = (2 * height, 2 * width)
+    point = torch.zeros(wide, dtype=damping.dtype, device=damping.device)
+    point[height, width] = 1
+    eigenvalues = torch.fft.rfft2(gram(point).roll((-height, -width), (0, 1))).real
+    eigenvalues = eigenvalues.clamp(min=_FLOOR / max(grid) * float(eigenvalues.max()))
     total = (1.0 if weight is None else weight.detach().mean()) * eigenvalues + damping.detach()
-    return lambda v: divide_spectrum(v, total, 2)
+
+    def inverse(v: Tensor) -> Tensor:
+        padded = torch.fft.rfft2(v, s=wide) / total
+        return torch.fft.irfft2(padded, s=wide)[..., :height, :width]
+
+    return inverse
