@@ -22,6 +22,8 @@ from .fourier import Fourier
 from .hadamard import Hadamard
 from .motion import Motion
 from .nonuniform_fourier import NonuniformFourier
+from .phase_retrieval import PhaseRetrieval
+from .ptychography import Ptychography
 from .radon import Radon
 from .random_projection import StructuredRandom, gaussian_projection
 from .rotate import Rotate
@@ -55,6 +57,8 @@ __all__ = [
     "Motion",
     "NonuniformFourier",
     "Operator",
+    "PhaseRetrieval",
+    "Ptychography",
     "Radon",
     "Rotate",
     "SinglePixel",

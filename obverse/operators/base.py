@@ -61,6 +61,11 @@ class Operator(metaclass=_Immutable):
             )
         object.__setattr__(self, name, value)
 
+    @property
+    def data_dtype(self) -> torch.dtype:
+        """Type of the data of images of type `dtype`: the same, unless the operator makes complex images real."""
+        return self.dtype
+
     def __call__(self, x: Tensor) -> Tensor:
         """Ideal data of the image `x`, shape `(*batch, *image_shape)` → `(*batch, *data_shape)`."""
         _check(x, self.image_shape, f"{type(self).__name__} expects an image", self.dtype)
@@ -106,12 +111,18 @@ class LinearOperator(Operator):
     channelwise: bool = False
     """Whether `_gram` treats the channels apart and alike, so that it may be given one, `(*batch, 1, *grid)`."""
 
+    @property
+    def real_linear(self) -> bool:
+        """Whether A is linear over the real numbers only, as the derivative of |x|² at a complex x is. Complex images
+        then count as pairs of real ones, and ⟨a, b⟩ is Re Σ conj(a) b: the product in which gradients are defined."""
+        return self.dtype.is_complex and not self.data_dtype.is_complex
+
     def _adjoint(self, y: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _adjoint")
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Aᴴ y, shape `(*batch, *data_shape)` → `(*batch, *image_shape)`."""
-        _check(y, self.data_shape, f"{type(self).__name__}.adjoint expects data", self.dtype)
+        _check(y, self.data_shape, f"{type(self).__name__}.adjoint expects data", self.data_dtype)
         return self._adjoint(y)
 
     @property
@@ -244,8 +255,16 @@ class Adjoint(LinearOperator):
     """Aᴴ as an operator; the adjoint of the adjoint is the original."""
 
     def __init__(self, operator: LinearOperator):
-        super().__init__(operator.data_shape, operator.image_shape, operator.dtype)
+        super().__init__(operator.data_shape, operator.image_shape, operator.data_dtype)
         self.operator = operator
+
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return self.operator.dtype
+
+    @property
+    def real_linear(self) -> bool:
+        return self.dtype.is_complex and self.operator.real_linear
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.operator._adjoint(x)
@@ -266,12 +285,23 @@ class Adjoint(LinearOperator):
 
 
 class Jacobian(LinearOperator):
-    """Derivative of an operator at one image: forward mode for J v, reverse mode for Jᴴ u."""
+    """Derivative of an operator at one image: forward mode for J v, reverse mode for Jᴴ u.
+
+    At a complex image it is linear over the real numbers, and its adjoint that of Re⟨·, ·⟩.
+    """
 
     def __init__(self, operator: Operator, x: Tensor):
         super().__init__(operator.image_shape, operator.data_shape, operator.dtype)
         self.operator = operator
         self.x = x.detach()
+
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return self.operator.data_dtype
+
+    @property
+    def real_linear(self) -> bool:
+        return self.dtype.is_complex  # whether the operator is holomorphic is not known
 
     def _apply(self, x: Tensor) -> Tensor:
         point = self.x.to(x.dtype)

@@ -5,12 +5,14 @@
 draws random images and data from a seed and tests, in float64 and float32,
 
     adjoint       |⟨A x, y⟩ − ⟨x, Aᴴ y⟩| ≤ tol · max(‖A x‖ ‖y‖, ‖x‖ ‖Aᴴ y‖),   tol = 1e-10 and 1e-5
+                  (the real part alone if A is linear over the real numbers only)
     linearity     A (a x + b z) = a A x + b A z
     matrix        A's columns, one by one, give the same A x, and Aᴴ's are its conjugate transpose (small operators)
     gram          A.gram(x, W) = AᴴWA x
     norm, solve   ‖A x‖ ≤ ‖A‖ ‖x‖;   (AᴴWA + d I) A.solve(b, d, W) = b
     gradients     autograd through A gives Aᴴ; torch's gradcheck and gradgradcheck (small operators)
-    Jacobian      of a non-linear A: against central differences, and its adjoint
+    Jacobian      of a non-linear A: against central differences, and its adjoint; at complex images both are those of
+                  Re⟨·, ·⟩, in which gradients are defined
 
 and for every operator that a batch gives what single images give, that calls change neither their input nor the
 operator, that the operator can be pickled, and that precision and device are kept.
@@ -58,7 +60,8 @@ def check(A: Operator, seed: int = 0, *, dense: Tensor | None = None, at: Tensor
     Args:
         A: a linear or non-linear operator, on any device.
         seed: of the random images and data.
-        dense: a matrix (n_data, n_image), made in another way, that A must equal.
+        dense: a matrix (n_data, n_image), made in another way, that A must equal; for an A that is linear over the real
+            numbers only, a real one, in which the imaginary parts of complex images or data follow all the real ones.
         at: image (image_shape) at which a non-linear operator is tested; uniform in [0.25, 1] by default.
 
     Returns:
@@ -142,6 +145,11 @@ def _check_value(trial: _Trial, at: Tensor | None):
                 f"{label}input unmodified {name}", _distance(given, kept), 0, "do not work in place on the input"
             )
             real = torch.finfo(result.dtype).dtype == name and result.device == given.device
+            if not label and A.dtype.is_complex:
+                declared = result.is_complex() == A.data_dtype.is_complex
+                trial.require(
+                    "data_dtype", float(not declared), 0, f"it says {A.data_dtype} and gave {result.dtype}; override it"
+                )
             trial.require(
                 f"{label}precision, device {name}", float(not real), 0, f"it gave {result.dtype}, {result.device}"
             )
@@ -182,7 +190,8 @@ def _check_adjoint(trial: _Trial, A: LinearOperator, precision: torch.dtype):
     y = trial.data(Ax)
     Ay = A.adjoint(y)
     gap = _inner(Ax, y) - _inner(x, Ay)
-    gap = abs(gap if x.is_complex() else gap.real)  # real images: the adjoint is that of the real inner product
+    # real images, or pairs of them: the adjoint is that of the real inner product
+    gap = abs(gap if x.is_complex() and not A.real_linear else gap.real)
     scale = max(float(Ax.norm() * y.norm()), float(x.norm() * Ay.norm()))
     error = float(gap) / scale if scale else float(gap)
     meaning = "_adjoint is not the conjugate transpose of _apply"
@@ -191,7 +200,7 @@ def _check_adjoint(trial: _Trial, A: LinearOperator, precision: torch.dtype):
 
 def _check_linearity(trial: _Trial, A: LinearOperator):
     x, z = trial.image(), trial.image()
-    a, b = (0.7 - 0.3j, -1.3 + 0.2j) if x.is_complex() else (0.7, -1.3)
+    a, b = (0.7 - 0.3j, -1.3 + 0.2j) if x.is_complex() and not A.real_linear else (0.7, -1.3)
     trial.require(
         "linearity", _distance(A(a * x + b * z), a * A(x) + b * A(z)), 1e-10, "subclass Operator if A is non-linear"
     )
@@ -211,10 +220,16 @@ def _check_matrix(trial: _Trial, A: LinearOperator, dense: Tensor | None):
                 "dense twin", _distance(y, product), 1e-6 if A.real_dtype == torch.float32 else 1e-10, "A x is not M x"
             )
         return
-    matrix = A(torch.eye(x.numel(), dtype=x.dtype, device=x.device).reshape(-1, *A.image_shape)).flatten(1).mT
-    product = (matrix @ x.to(y).flatten()).reshape(y.shape)
-    trial.require("matrix", _distance(y, product), 1e-10, "A is not the sum of its responses to single pixels")
-    transpose = A.adjoint(torch.eye(y.numel(), dtype=y.dtype, device=y.device).reshape(-1, *A.data_shape)).flatten(1).mT
+    pairs = A.real_linear
+    matrix = _coordinates(A(_basis(x, A.image_shape, pairs)), len(A.data_shape), pairs).mT
+    product = matrix @ _coordinates(x, len(A.image_shape), pairs).to(matrix)
+    trial.require(
+        "matrix",
+        _distance(_coordinates(y, len(A.data_shape), pairs), product),
+        1e-10,
+        "A is not the sum of its responses to single pixels",
+    )
+    transpose = _coordinates(A.adjoint(_basis(y, A.data_shape, pairs)), len(A.image_shape), pairs).mT
     expected = matrix.mH if x.is_complex() else matrix.mH.real
     trial.require(
         "matrix adjoint", _distance(transpose, expected), 1e-10, "_adjoint is not the conjugate transpose of _apply"
@@ -222,6 +237,17 @@ def _check_matrix(trial: _Trial, A: LinearOperator, dense: Tensor | None):
     if dense is not None:
         tolerance = 1e-6 if A.real_dtype == torch.float32 else 1e-10  # constants are stored in the operator's precision
         trial.require("dense twin", _distance(matrix, dense.to(matrix)), tolerance, "the operator is not this matrix")
+
+
+def _basis(like: Tensor, shape: tuple[int, ...], pairs: bool) -> Tensor:
+    """One image for each pixel, and if `pairs` and complex one for each imaginary part."""
+    identity = torch.eye(like.numel(), dtype=like.dtype, device=like.device).reshape(-1, *shape)
+    return torch.cat([identity, 1j * identity]) if pairs and like.is_complex() else identity
+
+
+def _coordinates(z: Tensor, axes: int, pairs: bool) -> Tensor:
+    flat = z.flatten(-axes)
+    return torch.cat([flat.real, flat.imag], -1) if pairs and flat.is_complex() else flat
 
 
 def _check_gram(trial: _Trial, A: LinearOperator):

@@ -75,7 +75,7 @@ class CodedAperture(LinearOperator):
         return self._transmission(y) * (y if self.dual else self._windows(y))
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
-        return float(self._power.max().sqrt())
+        return float(self._power.detach().max().sqrt())
 
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor:
         # in float64, because b and what is subtracted from it nearly cancel when the damping is small

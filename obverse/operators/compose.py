@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -39,6 +40,10 @@ class Composition(Operator):
         self.outer = outer
         self.inner = inner
 
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return _composed_dtype(self.outer, self.inner)
+
     def _apply(self, x: Tensor) -> Tensor:
         return self.outer._apply(self.inner._apply(x))
 
@@ -53,6 +58,14 @@ class LinearComposition(LinearOperator):
         super().__init__(inner.image_shape, outer.data_shape, inner.dtype)
         self.outer = outer
         self.inner = inner
+
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return _composed_dtype(self.outer, self.inner)
+
+    @property
+    def real_linear(self) -> bool:
+        return self.dtype.is_complex and (self.outer.real_linear or self.inner.real_linear)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.outer._apply(self.inner._apply(x))
@@ -83,6 +96,14 @@ class Sum(LinearOperator):
         self.first = first
         self.second = second
 
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.first.data_dtype, self.second.data_dtype)
+
+    @property
+    def real_linear(self) -> bool:
+        return self.first.real_linear or self.second.real_linear
+
     def _apply(self, x: Tensor) -> Tensor:
         return self.first._apply(x) + self.second._apply(x)
 
@@ -104,9 +125,19 @@ class Scaled(LinearOperator):
             )
         if isinstance(factor, complex) and not operator.dtype.is_complex:
             raise InputError(f"an operator on real images is scaled by a real number, got {factor}")
+        if isinstance(factor, complex) and operator.real_linear:
+            raise InputError(f"an operator that is linear over real numbers is scaled by one of them, got {factor}")
         super().__init__(operator.image_shape, operator.data_shape, operator.dtype)
         self.operator = operator
         self.factor = factor
+
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return self.operator.data_dtype
+
+    @property
+    def real_linear(self) -> bool:
+        return self.operator.real_linear
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.factor * self.operator._apply(x)
@@ -151,6 +182,14 @@ class Stack(LinearOperator):
         super().__init__(first.image_shape, (rows, *first.data_shape[1:]), first.dtype)
         self.operators = operators
 
+    @property
+    def data_dtype(self) -> torch.dtype:
+        return reduce(torch.promote_types, (operator.data_dtype for operator in self.operators))
+
+    @property
+    def real_linear(self) -> bool:
+        return any(operator.real_linear for operator in self.operators)
+
     def _apply(self, x: Tensor) -> Tensor:
         return torch.cat([operator._apply(x) for operator in self.operators], dim=-len(self.data_shape))
 
@@ -167,3 +206,10 @@ class Stack(LinearOperator):
                 return None
             total = spectrum if total is None else total + spectrum.to(total.device)
         return total
+
+
+def _composed_dtype(outer: Operator, inner: Operator) -> torch.dtype:
+    """A complex field stays complex through an operator that was built for real images, such as a blur."""
+    if outer.dtype.is_complex or outer.data_dtype.is_complex or not inner.data_dtype.is_complex:
+        return outer.data_dtype
+    return inner.data_dtype

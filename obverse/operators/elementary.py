@@ -72,7 +72,7 @@ class Dense(LinearOperator):
                 f"Dense expects a matrix of shape {sizes} for image {self.image_shape} and data {self.data_shape}, "
                 f"got {tuple(matrix.shape)}; transpose it or correct the shapes"
             )
-        self.matrix = matrix.detach().clone()
+        self.matrix = matrix.clone()
 
     def _apply(self, x: Tensor) -> Tensor:
         flat = x.flatten(-len(self.image_shape))
@@ -83,7 +83,7 @@ class Dense(LinearOperator):
         return (flat @ constant_like(self.matrix, y).conj()).unflatten(-1, self.image_shape)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
-        return float(torch.linalg.matrix_norm(self.matrix, 2))
+        return float(torch.linalg.matrix_norm(self.matrix.detach(), 2))
 
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
         n = self.matrix.shape[1]

@@ -12,7 +12,7 @@ __all__ = ["as_kernel", "by_parts", "separate"]
 
 
 def as_kernel(kernel: Tensor, image_shape: Sequence[int], name: str) -> Tensor:
-    """`kernel` as `(1 or C, *size)` for images of `image_shape`, detached and checked."""
+    """`kernel` as `(1 or C, *size)` for images of `image_shape`, checked and copied; gradients reach the original."""
     require_finite(kernel, f"{name} expects a kernel")
     axes = len(image_shape) - 1
     if axes not in (2, 3):
@@ -27,14 +27,17 @@ def as_kernel(kernel: Tensor, image_shape: Sequence[int], name: str) -> Tensor:
             f"{name} expects a kernel with {axes} axes, or {axes + 1} of which the first is {image_shape[0]} (a kernel "
             f"for each channel), for images {tuple(image_shape)}, got shape {tuple(kernel.shape)}; reshape it"
         )
-    return full.detach().clone()
+    return full.clone()
 
 
 def separate(kernel: Tensor) -> tuple[Tensor, ...] | None:
     """One-dimensional factors whose outer product is `kernel` (*size) to its own rounding, or None.
 
     A kernel of rank one is the outer product of its lines through any pixel; its largest one is the most accurate.
+    Derivatives with respect to a kernel go to kernels of any rank, so that one that needs them has no factors.
     """
+    if kernel.requires_grad:
+        return None
     wide = kernel.double()
     index = torch.unravel_index(wide.abs().argmax(), wide.shape)
     peak = wide[index]

@@ -1,10 +1,13 @@
-"""(AᴴWA + d·I)⁻¹ b as a differentiable function of b, d and W, whatever computes it.
+"""(AᴴWA + d·I)⁻¹ b as a differentiable function of b, d, W and A's own constants θ, whatever computes it.
 
     x = N⁻¹ b,   N = AᴴWA + d·I:      ∂b = N⁻¹ g,   ∂d = −Re⟨x, N⁻¹ g⟩,   ∂W = −Re(conj(A N⁻¹ g) · A x)
+                                      ∂θ = −∂/∂θ Re⟨N⁻¹ g, N x⟩  with x and N⁻¹ g held fixed
 
-by the implicit function theorem, so that no iteration is ever differentiated through.
+by the implicit function theorem: a derivative takes one more solve, and for θ one pass of autograd through A at the
+solution, so that no iteration is ever differentiated through. Derivatives of derivatives are right as well.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,8 +31,10 @@ def solve_normal(
     max_iterations: int,
 ) -> Tensor:
     """N⁻¹ b by the operator's closed form if it has one, else by conjugate gradients."""
+    from .parameters import differentiable_tensors
+
     inverse = _Inverse(operator, tolerance, max_iterations)
-    return _ImplicitSolve.apply(b, damping, weight, inverse)  # type: ignore[return-value]
+    return _ImplicitSolve.apply(b, damping, weight, inverse, *differentiable_tensors(operator))  # type: ignore[return-value]
 
 
 def divide_spectrum(b: Tensor, eigenvalues: Tensor, axes: int) -> Tensor:
@@ -55,39 +60,64 @@ class _Inverse:
             def normal(v: Tensor) -> Tensor:
                 return self.operator.gram(v, weight) + damping * v
 
-            batch = b.ndim - len(self.operator.image_shape)
+            apply, precondition, vectors = normal, self.operator.preconditioner(damping, weight), b
+            if self.operator.real_linear:  # Hermitian over pairs of real numbers, not over complex ones
+                apply, vectors = _on_pairs(normal), torch.view_as_real(b.resolve_conj())
+                precondition = None if precondition is None else _on_pairs(precondition)
             result = cg(
-                normal,
-                b,
-                preconditioner=self.operator.preconditioner(damping, weight),
+                apply,
+                vectors,
+                preconditioner=precondition,
                 tolerance=self.tolerance,
                 max_iterations=self.max_iterations,
-                batch_dims=batch,
+                batch_dims=b.ndim - len(self.operator.image_shape),
             )
             if not result.status.converged:
                 raise NumericsError(f"{type(self.operator).__name__}.solve: {result.status.message}")
-            return result.x
+            return torch.view_as_complex(result.x) if self.operator.real_linear else result.x
 
 
 class _ImplicitSolve(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, b: Tensor, damping: Tensor, weight: Tensor | None, inverse: _Inverse) -> Tensor:
+    def forward(
+        ctx: Any, b: Tensor, damping: Tensor, weight: Tensor | None, inverse: _Inverse, *parameters: Tensor
+    ) -> Tensor:
         x = inverse(b, damping, weight)
-        ctx.inverse = inverse
+        ctx.inverse, ctx.parameters = inverse, parameters
         ctx.save_for_backward(x, damping, weight)
         return x
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, damping, weight = ctx.saved_tensors
-        operator = ctx.inverse.operator
-        g: Tensor = _ImplicitSolve.apply(gradients[0], damping, weight, ctx.inverse)  # type: ignore[assignment]
+        operator, parameters = ctx.inverse.operator, ctx.parameters
+        g: Tensor = _ImplicitSolve.apply(gradients[0], damping, weight, ctx.inverse, *parameters)  # type: ignore[assignment]
         to_damping = to_weight = None
         if ctx.needs_input_grad[1]:
             to_damping = -_real_product(g, x).sum().reshape(damping.shape)
         if weight is not None and ctx.needs_input_grad[2]:
             to_weight = -_real_product(operator(g), operator(x)).sum_to_size(weight.shape)
-        return g, to_damping, to_weight, None
+        to_parameters = _parameter_gradients(operator, parameters, g, x, weight) if parameters else ()
+        return g, to_damping, to_weight, None, *to_parameters
+
+
+def _parameter_gradients(
+    operator: "LinearOperator", parameters: tuple[Tensor, ...], g: Tensor, x: Tensor, weight: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """−∂/∂θ Re⟨g, AᴴWA x⟩ for each constant by itself."""
+    from .parameters import with_tensors
+
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        copies = tuple(tensor.view_as(tensor) for tensor in parameters)
+        value = _real_product(g, with_tensors(operator, parameters, copies)._gram(x, weight)).sum()
+        found = torch.autograd.grad(value, copies, create_graph=create_graph, allow_unused=True)
+    return tuple(None if one is None else -one for one in found)
+
+
+def _on_pairs(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of complex vectors as one of pairs of real numbers, their last axis."""
+    return lambda pairs: torch.view_as_real(function(torch.view_as_complex(pairs)).resolve_conj())
 
 
 def _real_product(a: Tensor, b: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Mask(LinearOperator):
         return constant_like(self.mask, y) * y
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
-        return float(self.mask.abs().max())
+        return float(self.mask.detach().abs().max())
 
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor:
         power = constant_like(self.mask, damping).square()
@@ -124,4 +124,4 @@ def mask_weights(
         raise InputError(
             f"{name} expects a mask that broadcasts to the image {tuple(image_shape)}, got {tuple(mask.shape)}; crop it"
         )
-    return weights.detach().to(real, copy=True), dtype
+    return weights.to(real, copy=True), dtype

@@ -50,7 +50,7 @@ class SpectralUnmixing(LinearOperator):
         return self._mixed(constant_like(self.endmembers, y).mH, y)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
-        return float(torch.linalg.matrix_norm(self.endmembers, 2))
+        return float(torch.linalg.matrix_norm(self.endmembers.detach(), 2))
 
     def _solve(self, b: Tensor, damping: Tensor, weight: Tensor | None) -> Tensor | None:
         if weight is not None and weight.ndim > len(self.data_shape):
