@@ -108,6 +108,11 @@ class Problem:
 
         JᴴFJ is the Gauss–Newton Hessian of −log p(y | x). F is W for real data and 2W for circular complex data.
         """
+        if not self.noise.independent:
+            raise InputError(
+                f"a Fisher weight per datum expects independent noise, got {type(self.noise).__name__}; pass "
+                "noise.whiten(y), an operator followed by noise.whiten, and Gaussian(1.0)"
+            )
         return self.noise.information(self._mean(x, y))
 
     def gradient(self, x: Tensor, y: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..noise import (
-    ColouredGaussian,
     ComplexGaussian,
     Gaussian,
     Noise,
@@ -164,9 +163,9 @@ def fidelity(y: Tensor, noise: Noise) -> Fidelity:
         return Counting(y, noise.gain, float(noise.sigma) ** 2 / noise.gain)
     if isinstance(noise, Poisson):
         return Counting(y, noise.gain, 0.0)
-    if isinstance(noise, ColouredGaussian):
+    if not noise.independent:
         raise InputError(
-            "MAP expects noise independent from datum to datum, got ColouredGaussian; pass noise.whiten(y) with the "
+            "MAP expects noise independent from datum to datum, got a correlated law; pass noise.whiten(y) with the "
             "whitened operator and Gaussian(1.0)"
         )
     return Likelihood(y, noise)

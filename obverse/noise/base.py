@@ -39,6 +39,8 @@ class Noise:
     """Whether data may be negative."""
     log_concave: ClassVar[bool] = True
     """Whether −log p(y | m) is convex in m for every y."""
+    independent: ClassVar[bool] = True
+    """Whether data are independent of each other, so that one weight per datum says all."""
 
     def sample(self, mean: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Data drawn around `mean`, with its shape, dtype and device.

@@ -6,13 +6,14 @@
     log p        = Σ_i [−½ r_i² − ½ log 2π − ½ mean_k log S_k]      (the data's shares in the joint density)
     score        = F⁻¹ S⁻¹ F (y − m),     variance = mean_k S_k,     information = mean_k 1/S_k
 
-The variance is that of one datum, and the information that of one coordinate, alone: weights per datum know nothing of
-the correlations. For methods that use such weights, whiten instead: data `law.whiten(y)`, operator `law.whiten` after
-A, and `Gaussian(1.0)`, which is the same likelihood.
+The variance is that of one datum, and the information that of one coordinate, alone. Weights per datum know nothing of
+the correlations and are refused. For methods that use them, whiten instead: data `law.whiten(y)`, an operator followed
+by `law.whiten`, and `Gaussian(1.0)`, which is the same likelihood.
 """
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,7 @@ class ColouredGaussian(Noise):
     """
 
     spectrum: Tensor
+    independent: ClassVar[bool] = False
 
     def __post_init__(self):
         if not isinstance(self.spectrum, Tensor) or self.spectrum.ndim < 1:
@@ -80,6 +82,12 @@ class ColouredGaussian(Noise):
 
     def variance(self, mean: Tensor) -> Tensor:
         return self.spectrum.mean().to(real_only(mean, "ColouredGaussian")).expand(mean.shape)
+
+    def weight(self, mean: Tensor) -> Tensor:
+        raise InputError(
+            "a weight per datum expects independent noise, got ColouredGaussian; pass law.whiten(y), an operator "
+            "followed by law.whiten, and Gaussian(1.0)"
+        )
 
     def information(self, mean: Tensor) -> Tensor:
         return (1.0 / self.spectrum).mean().to(real_only(mean, "ColouredGaussian")).expand(mean.shape)

@@ -303,6 +303,8 @@ def test_proximal_operator_is_the_minimiser():
             torch.ones(1, 4, 4), Problem(Identity((1, 4, 4)), ColouredGaussian(torch.ones(4, 4)))
         ),
         lambda: MAP(prior=TotalVariation(), weight=1.0)(torch.ones(1, 4, 4), Problem(Identity((1, 4, 4)), Gamma(2.0))),
+        lambda: Problem(Identity((1, 4, 4)), ColouredGaussian(torch.ones(4, 4))).weight(torch.ones(1, 4, 4)),
+        lambda: Problem(Identity((1, 4, 4)), ColouredGaussian(torch.ones(4, 4))).fisher_weight(torch.ones(1, 4, 4)),
     ],
 )
 def test_bad_constants_and_uses_are_refused(make):
