@@ -44,8 +44,8 @@ class Downsample(LinearOperator):
         image_shape: `(C, H, W)` or `(C, D, H, W)`, spatial sizes divisible by the factor.
         factor: a positive integer, or one for each spatial axis.
         kernel: "box" (the mean of each block: detector binning), "gaussian" (standard deviation factor / 2), "cubic"
-            (Keys, a = −1/2, stretched by the factor), or a tensor as for `Convolution`; that of pixels which are sensitive
-            on a part of their width only, their fill factor, is a narrower box.
+            (Keys, a = −1/2, stretched by the factor), or a tensor as for `Convolution`: for pixels that are sensitive
+            on a part of their width only (their fill factor), a narrower box.
         boundary: "circular", "reflect" or "zero".
         phase: which of the f pixels is kept; (f − 1) // 2 along each axis by default.
         dtype: precision of a named kernel; a tensor brings its own.
