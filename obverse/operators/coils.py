@@ -4,9 +4,8 @@
 
     y_c = Σ_m s_mc · x_m        with several sets of sensitivities, where different tissue folds onto one pixel
 
-A scan is `Fourier(A.data_shape, mask) @ A`, and its `solve` is CG-SENSE. The Gram operator of that product goes from
-coil to coil, with plain transforms that need neither shifts nor phases: one coil's image stays in the processor's
-cache, where all of them together do not.
+A scan is `Fourier(A.data_shape, mask) @ A`, and its `solve` is CG-SENSE. The Gram operator of that product takes plain
+transforms, without shifts or phases, along the axes on which the mask depends.
 
 References: Pruessmann, Weiger, Börnert, Boesiger, "Advances in sensitivity encoding with arbitrary k-space
 trajectories", MRM 2001. Uecker et al., "ESPIRiT — an eigenvalue approach to autocalibrating parallel MRI", MRM 2014
@@ -55,31 +54,25 @@ class Coils(LinearOperator):
             )
         super().__init__(shape, sets.shape[1:], sensitivities.dtype)
         self.sensitivities = sets.detach().clone()
+        self._conjugate = self.sensitivities.conj().resolve_conj()  # a lazy conjugate costs as much as the product
 
     def _apply(self, x: Tensor) -> Tensor:
-        images = x.split(1, -len(self.image_shape))  # each (*batch, 1, *grid)
-        return _sum_of_products(constant_like(self.sensitivities, x), images)
+        axis = -len(self.image_shape)
+        sets = constant_like(self.sensitivities, x)
+        seen = sets[0] * x.narrow(axis, 0, 1)
+        for m in range(1, len(sets)):
+            seen = seen + sets[m] * x.narrow(axis, m, 1)
+        return seen
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        channels = y.unbind(-len(self.data_shape))
-        sets = constant_like(self.sensitivities, y)
-        return torch.stack([_sum_of_products(maps.conj(), channels) for maps in sets], -len(self.image_shape))
+        axis = -len(self.data_shape)
+        sets = constant_like(self._conjugate, y)
+        return torch.cat([(maps * y).sum(axis, keepdim=True) for maps in sets], axis)
 
     def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
         if len(self.sensitivities) > 1 or (isinstance(weight, Tensor) and weight.ndim > len(self.data_shape)):
             return super()._gram(x, weight)
         return self._power(x, weight) * x
-
-    def _gram_behind(self, outer: LinearOperator, x: Tensor, weight: Tensor | float | None) -> Tensor:
-        if not outer.channelwise:
-            return super()._gram_behind(outer, x, weight)
-        images = x.unbind(-len(self.image_shape))
-        totals: list[Tensor | None] = [None] * len(images)
-        for c, maps in enumerate(constant_like(self.sensitivities, x).unbind(1)):
-            seen = _sum_of_products(maps, images).unsqueeze(-len(self.data_shape))
-            channel = outer._gram(seen, _of_channel(weight, c, len(outer.data_shape))).squeeze(-len(self.data_shape))
-            totals = [_add_product(total, s.conj(), channel) for total, s in zip(totals, maps, strict=True)]
-        return torch.stack(totals, -len(self.image_shape))  # type: ignore[arg-type]
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         if len(self.sensitivities) == 1:
@@ -98,24 +91,3 @@ class Coils(LinearOperator):
         maps = constant_like(self.sensitivities[0], like)
         power = maps.real.square() + maps.imag.square()
         return (power if weight is None else weight * power).sum(0, keepdim=True)
-
-
-def _sum_of_products(maps: Sequence[Tensor] | Tensor, images: Sequence[Tensor]) -> Tensor:
-    """Σ_i maps_i · images_i, one at a time: the conjugate of a map is then made in passing, and not of all at once."""
-    total = None
-    for factor, image in zip(maps, images, strict=True):
-        total = _add_product(total, factor, image)
-    assert total is not None
-    return total
-
-
-def _add_product(total: Tensor | None, factor: Tensor, image: Tensor) -> Tensor:
-    # in place on what was made here: a fresh total for each coil would leave the cache
-    return factor * image if total is None else total.addcmul_(factor, image)
-
-
-def _of_channel(weight: Tensor | float | None, channel: int, axes: int) -> Tensor | float | None:
-    """The weight of one channel of data with `axes` axes, the first of which is that of the channels."""
-    if not isinstance(weight, Tensor) or weight.ndim < axes or weight.shape[-axes] == 1:
-        return weight
-    return weight.narrow(-axes, channel, 1)

@@ -58,7 +58,6 @@ class Fourier(LinearOperator):
         #: |m|², zero frequency first, of size one along the axes on which it does not depend
         power = _compact(mask.square().reshape((1,) * (1 + len(grid) - mask.ndim) + mask.shape))
         self._power = torch.fft.ifftshift(power, self._axes)
-        self.channelwise = len(self._power) == 1
 
     def _apply(self, x: Tensor) -> Tensor:
         transform = torch.fft.fftn(constant_like(self._before, x) * x, dim=self._axes, norm="ortho")
@@ -79,12 +78,15 @@ class Fourier(LinearOperator):
             return None
         return self._filter(b, self._eigenvalues(b, weight) + damping, torch.div)
 
-    def _filter(self, x: Tensor, eigenvalues: Tensor, operation: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _filter(self, x: Tensor, eigenvalues: Tensor, operation: Callable[..., Tensor]) -> Tensor:
         """Multiply or divide by the eigenvalues on the Fourier modes of the axes on which they depend."""
         axes = tuple(axis for axis in self._axes if eigenvalues.shape[axis] > 1)
         if not axes:
             return operation(x, eigenvalues)
-        return torch.fft.ifftn(operation(torch.fft.fftn(x, dim=axes), eigenvalues), dim=axes)
+        modes = torch.fft.fftn(x, dim=axes)
+        tracked = torch.is_grad_enabled() and (modes.requires_grad or eigenvalues.requires_grad)
+        modes = operation(modes, eigenvalues) if tracked else operation(modes, eigenvalues, out=modes)
+        return torch.fft.ifftn(modes, dim=axes)
 
     def _eigenvalues(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
         """Eigenvalues of the Gram operator, zero frequency first, of size one where they do not depend on an axis."""

@@ -132,6 +132,17 @@ def _continued(index, n, boundary):  # pragma: no cover - compiled
     return min(index, 2 * n - 2 - index)
 
 
+@_compiled(inline="always")
+def _within(rows, columns, count, height, width):  # pragma: no cover - compiled
+    """From which pixel to which all four neighbours are inside, along a line of affine positions: one stretch."""
+    low, high = 0, count
+    while low < count and not (0 <= rows[low] < height - 1 and 0 <= columns[low] < width - 1):
+        low += 1
+    while high > low and not (0 <= rows[high - 1] < height - 1 and 0 <= columns[high - 1] < width - 1):
+        high -= 1
+    return low, high
+
+
 @_compiled(fastmath=_FAST, inline="always")
 def _weight(table, n, t):  # pragma: no cover - compiled
     return ((table[n, 3] * t + table[n, 2]) * t + table[n, 1]) * t + table[n, 0]
@@ -166,17 +177,21 @@ def _gather(
                             y[p, i, start : start + count] = 0
                     if outside and boundary == 0:
                         continue
-                    if inside and bilinear:
-                        for p in range(planes):
-                            plane, line = flat[p], y[p, i, start : start + count]
-                            for j in range(count):
-                                q = types.uint64(rows[j]) * stride + types.uint64(columns[j])
-                                first = plane[q] + v[j] * (plane[q + one] - plane[q])
-                                q += stride
-                                second = plane[q] + v[j] * (plane[q + one] - plane[q])
-                                line[j] += w * (first + u[j] * (second - first))
-                        continue
-                    for j in range(count):
+                    low, high = 0, 0  # the part of the row that is all inside
+                    if bilinear and inside:
+                        high = count
+                    elif bilinear and not dense and matrices[t][2, 0] == 0.0 and matrices[t][2, 1] == 0.0:
+                        low, high = _within(rows, columns, count, height, width)
+                    for p in range(planes):
+                        plane, line = flat[p], y[p, i, start : start + count]
+                        for j in range(low, high):
+                            q = types.uint64(rows[j]) * stride + types.uint64(columns[j])
+                            first = plane[q] + v[j] * (plane[q + one] - plane[q])
+                            q += stride
+                            second = plane[q] + v[j] * (plane[q + one] - plane[q])
+                            line[j] += w * (first + u[j] * (second - first))
+                    for other in range(count - (high - low)):
+                        j = other if other < low else other + (high - low)
                         for n in range(neighbours):
                             a[n], b[n] = _weight(row_table, n, u[j]), _weight(column_table, n, v[j])
                         for p in range(planes):

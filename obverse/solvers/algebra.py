@@ -43,6 +43,9 @@ class Callback(Protocol):
 
 def inner(a: Tensor, b: Tensor, batch_dims: int = 0) -> Tensor:
     """Σ conj(a) b over all but the leading `batch_dims` axes, which are kept with size one."""
+    if batch_dims == 0 and a.is_complex() and b.dtype == a.dtype:
+        # several times as fast as the product and its sum
+        return torch.vdot(a.reshape(-1), b.reshape(-1)).reshape((1,) * a.ndim)
     product = a.conj() * b if a.is_complex() else a * b
     axes = tuple(range(batch_dims, a.ndim))
     return product.sum(dim=axes, keepdim=True) if axes else product

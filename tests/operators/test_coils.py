@@ -74,20 +74,15 @@ def test_coils_solve_in_closed_form():
     assert Coils(maps(2, 3, 4, 5), (2, 4, 5)).solve(torch.ones(2, 4, 5, dtype=A.dtype), 0.1).shape == (2, 4, 5)
 
 
-class Mixing(Mask):
-    """Adds the channels up, so that one of them alone tells nothing of the others, and claims the contrary."""
+class Forgetful(Mask):
+    """Its Gram operator forgets to apply the mask twice."""
 
-    channelwise = True
-
-    def _apply(self, x):
-        return x.sum(-3, keepdim=True).expand(x.shape).clone()
-
-    def _adjoint(self, y):
-        return self._apply(y)
+    def _gram(self, x, weight):
+        return self._apply(x) if weight is None else weight * self._apply(x)
 
 
-def test_a_false_claim_to_treat_channels_apart_is_caught():
-    A = Mixing(torch.ones(3, 4, 5), dtype=torch.complex128) @ Coils(maps(3, 4, 5))
+def test_a_wrong_gram_operator_is_caught():
+    A = Forgetful(torch.full((3, 4, 5), 0.5), dtype=torch.complex128) @ Coils(maps(3, 4, 5))
     x = torch.ones(A.image_shape, dtype=A.dtype)
     assert not torch.allclose(A.gram(x), A.adjoint(A(x)))
     with pytest.raises(NumericsError, match="gram"):
