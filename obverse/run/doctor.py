@@ -27,7 +27,8 @@ def examine() -> dict[str, Any]:
         "cuda": torch.cuda.is_available(),
         "compiled kernels": "numba"
         if find_spec("numba")
-        else "absent: slower total variation, `pip install obverse[fast]`",
+        else "absent: slower total variation, tomography and warps, `pip install obverse[fast]`",
+        "non-uniform Fourier": "finufft" if find_spec("finufft") else "absent: slower, `pip install obverse[nufft]`",
         "browser": shutil.which("chromium")
         or shutil.which("google-chrome")
         or "absent: the browser test will be skipped",

@@ -239,7 +239,7 @@ def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Versions of what computed the result."""
     found = {"obverse": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in ("torch", "numpy", "scipy", "numba", "tifffile", "safetensors", "linear_operator"):
+    for name in ("torch", "numpy", "scipy", "numba", "finufft", "tifffile", "safetensors", "linear_operator"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
