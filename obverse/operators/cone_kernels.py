@@ -6,16 +6,15 @@ no two threads write to one voxel and each voxel's sum has one order, whatever t
 release the interpreter's lock, and no threading layer of numba is involved.
 """
 
-import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
+
+from ..compiled import compiled
 
 __all__ = ["back_project", "project"]
 
-_FAST = {"reassoc", "contract", "arcp", "nsz"}  # vectorised sums; NaN keeps its meaning
 _PIECES = 4  # for each thread, as views and slabs differ in cost
 
 
@@ -46,17 +45,7 @@ def _over(count: int, threads: int, kernel: Callable[..., None], *arguments: np.
             future.result()
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compiled on first use; kept on disk where a folder for it can be written."""
-    function = inspect.unwrap(function)  # the type checks of the test run wrap every function
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
-
-
-@_compiled
+@compiled()
 def _ray(frame, row, column, spacing, shape):
     """The axis along which a ray advances fastest, in voxels, the other two, its planes, and where it meets them.
 
@@ -81,7 +70,7 @@ def _ray(frame, row, column, spacing, shape):
     return along, b, c, first, last, start_b, slope_b, start_c, slope_c, length
 
 
-@_compiled
+@compiled()
 def _within(first, last, start, slope, low, high):
     """The planes of first … last − 1 where low ≤ start + slope · plane ≤ high."""
     if abs(slope) < 1e-12:
@@ -93,7 +82,7 @@ def _within(first, last, start, slope, low, high):
     return int(np.ceil(lower)), int(np.floor(upper)) + 1
 
 
-@_compiled
+@compiled()
 def _project(start, stop, volume, frames, spacing, data):
     batch, _, rows, columns = data.shape
     shape = volume.shape[1:]
@@ -120,7 +109,7 @@ def _project(start, stop, volume, frames, spacing, data):
                     data[item, view, row, column] = total * length
 
 
-@_compiled
+@compiled()
 def _back_project(start, stop, data, frames, spacing, volume):
     batch, views, rows, columns = data.shape
     shape = volume.shape[1:]

@@ -9,15 +9,14 @@ behind, so that no ray needs a test at the edge; a transposed copy serves the ra
 Several images share the geometry: eight of them lie innermost in memory, and every crossing is worked out once for all.
 """
 
-import inspect
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ..compiled import compiled
 from .ray_table import Rays
 
 __all__ = ["backproject", "project"]
@@ -28,7 +27,6 @@ _BLOCK_FROM = 3
 """Fewer images than this go one by one, because a block costs as much as two or three."""
 _ROWS = 16
 """Image rows for which the adjoint reads a view while it is in the cache."""
-_FAST = {"reassoc", "contract", "arcp", "nsz"}  # vectorised sums; NaN keeps its meaning
 
 
 def project(x: Tensor, rays: Rays) -> Tensor:
@@ -116,17 +114,7 @@ class _Threads:
             future.result()
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compiled on first use; kept on disk where a folder for it can be written."""
-    function = inspect.unwrap(function)  # the type checks of the test run wrap every function
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
-
-
-@_compiled
+@compiled()
 def _met(start, slope, r, half, order, first, last, low, high):
     """The rays from `low` to `high` that cross a line of the image, walked to from those of the line before."""
     while low > first and order * (start[low - 1] + slope[low - 1] * r) > -half:
@@ -146,7 +134,7 @@ def _met(start, slope, r, half, order, first, last, low, high):
     return low, high
 
 
-@_compiled
+@compiled()
 def _project(p, q, runs, start, slope, weight, rows, columns, y):
     real = start.dtype.type
     for run in range(p, q):
@@ -167,7 +155,7 @@ def _project(p, q, runs, start, slope, weight, rows, columns, y):
             total[k] *= w[k]
 
 
-@_compiled
+@compiled()
 def _project_block(p, q, runs, start, slope, weight, rows, columns, y):
     real = start.dtype.type
     for run in range(p, q):
@@ -191,7 +179,7 @@ def _project_block(p, q, runs, start, slope, weight, rows, columns, y):
                 total[k, b] *= w[k]
 
 
-@_compiled
+@compiled()
 def _backproject(p, q, runs, start, slope, weighted, image):
     real = start.dtype.type
     lines = image.shape[0]
@@ -212,7 +200,7 @@ def _backproject(p, q, runs, start, slope, weighted, image):
                     line[j + np.uint32(1)] += part
 
 
-@_compiled
+@compiled()
 def _backproject_block(p, q, runs, start, slope, weighted, image):
     real = start.dtype.type
     lines = image.shape[0]

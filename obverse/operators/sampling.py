@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import LinearOperator, constant_like, require_finite
-from .colour_filters import colour_filter_tile as _tile
+from .colour_filters import colour_filter_tile
 
 __all__ = ["Mask", "Mosaic"]
 
@@ -77,7 +77,7 @@ class Mosaic(LinearOperator):
             raise InputError(f"Mosaic expects an image_shape (C, H, W), got {tuple(image_shape)}")
         channels, height, width = image_shape
         super().__init__(image_shape, (1, height, width), dtype)
-        tile = _tile(pattern, offset)
+        tile = colour_filter_tile(pattern, offset)
         if tile.max() >= channels:
             raise InputError(
                 f"this pattern has {int(tile.max()) + 1} colours, got image_shape {tuple(image_shape)}; use (3, H, W)"

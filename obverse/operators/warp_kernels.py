@@ -11,13 +11,13 @@ threads write to one pixel, and every pixel adds its contributions in one order 
 are Python's, which the kernels leave free to run by releasing the interpreter's lock.
 """
 
-import inspect
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from ..compiled import compiled
 
 __all__ = ["gather", "scatter"]
 
@@ -25,20 +25,6 @@ _THREADS_FROM = 1 << 17  # samples: below this, handing rows to threads costs mo
 _COLUMNS, _ROWS = 128, 64  # of a tile: its rotated bounding box in float32 fits the second cache, its lines the first
 _FARTHEST = float(1 << 30)
 _BOUNDARY = {"zero": 0, "circular": 1, "reflect": 2}
-_FAST = {"reassoc", "contract", "arcp", "nsz"}  # vectorised sums; NaN keeps its meaning
-
-
-def _compiled(**options) -> Callable[[Callable], Callable]:
-    """Compiled on first use; kept on disk where a folder for it can be written."""
-
-    def decorate(function: Callable) -> Callable:
-        function = inspect.unwrap(function)  # the type checks of the test run wrap every function
-        try:
-            return njit(nogil=True, error_model="numpy", cache=True, **options)(function)
-        except RuntimeError:
-            return njit(nogil=True, error_model="numpy", **options)(function)
-
-    return decorate
 
 
 def gather(x, matrices, weights, flow, tables, boundary, y, threads):
@@ -79,7 +65,7 @@ def _is_bilinear(tables):
     return all(len(t) == 2 and t[0, 0] == 1 and t[1, 0] == 0 for t in tables)
 
 
-@_compiled(fastmath=_FAST, inline="always")
+@compiled(inline="always")
 def _positions(m, flow, dense, i, start, count, rows, columns, u, v):  # pragma: no cover - compiled
     """Whole parts and fractions of the positions of some pixels of row `i`, and the extreme whole parts."""
     far = _FARTHEST
@@ -119,7 +105,7 @@ def _positions(m, flow, dense, i, start, count, rows, columns, u, v):  # pragma:
     return top, bottom, left, right
 
 
-@_compiled(inline="always")
+@compiled(fast=False, inline="always")
 def _continued(index, n, boundary):  # pragma: no cover - compiled
     """The pixel that stands at `index`, or −1 where there is none."""
     if 0 <= index < n:
@@ -132,7 +118,7 @@ def _continued(index, n, boundary):  # pragma: no cover - compiled
     return min(index, 2 * n - 2 - index)
 
 
-@_compiled(inline="always")
+@compiled(fast=False, inline="always")
 def _within(rows, columns, count, height, width):  # pragma: no cover - compiled
     """From which pixel to which all four neighbours are inside, along a line of affine positions: one stretch."""
     low, high = 0, count
@@ -143,12 +129,12 @@ def _within(rows, columns, count, height, width):  # pragma: no cover - compiled
     return low, high
 
 
-@_compiled(fastmath=_FAST, inline="always")
+@compiled(inline="always")
 def _weight(table, n, t):  # pragma: no cover - compiled
     return ((table[n, 3] * t + table[n, 2]) * t + table[n, 1]) * t + table[n, 0]
 
 
-@_compiled(fastmath=_FAST)
+@compiled()
 def _gather(
     x, matrices, weights, flow, dense, row_table, column_table, bilinear, boundary, y, begin, end
 ):  # pragma: no cover - compiled
@@ -211,7 +197,7 @@ def _gather(
                             y[p, i, start + j] += w * total
 
 
-@_compiled()  # no fast sums: the order of additions must not depend on how rows are shared
+@compiled(fast=False)  # no fast sums: the order of additions must not depend on how rows are shared
 def _scatter(
     y, matrices, weights, flow, dense, row_table, column_table, bilinear, boundary, x, begin, end
 ):  # pragma: no cover - compiled

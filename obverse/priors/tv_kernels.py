@@ -7,17 +7,16 @@ kernels leave free to run by releasing the interpreter's lock (no threading laye
 `u` has one column more than the image, a copy of the last, so that the inner loops have no branch.
 """
 
-import inspect
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
+
+from ..compiled import compiled
 
 __all__ = ["solve"]
 
 _THREADS_FROM = 1 << 19  # pixels: below this, handing rows to threads costs more than they save
-_FAST = {"reassoc", "contract", "arcp", "nsz"}  # vectorised sums; NaN keeps its meaning
 
 
 def solve(
@@ -116,17 +115,7 @@ def _project(p: np.ndarray, tau: np.ndarray, isotropic: bool) -> None:
     p *= tau / np.maximum(np.maximum(size, tau), np.finfo(p.dtype).tiny)
 
 
-def _compiled(function: Callable) -> Callable:
-    """Compiled on first use; kept on disk where a folder for it can be written."""
-    function = inspect.unwrap(function)  # the type checks of the test run wrap every function
-    options = {"nogil": True, "fastmath": _FAST, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        return njit(**options)(function)
-
-
-@_compiled
+@compiled()
 def _image_2d(first, last, x, q, u, inverse):
     width = x.shape[1]
     ry, rx = inverse[0], inverse[1]
@@ -139,7 +128,7 @@ def _image_2d(first, last, x, q, u, inverse):
         u[i, width] = u[i, width - 1]
 
 
-@_compiled
+@compiled()
 def _dual_2d(first, last, tau, p, q, u, steps, isotropic, sums, beta):
     height, width = tau.shape
     sy, sx, b, tiny, zero = steps[0], steps[1], beta[0], np.finfo(tau.dtype).tiny, steps[0] * 0
@@ -161,7 +150,7 @@ def _dual_2d(first, last, tau, p, q, u, steps, isotropic, sums, beta):
         sums[i, 0] = uphill
 
 
-@_compiled
+@compiled()
 def _sums_2d(first, last, x, tau, p, u, inverse, isotropic, sums):
     height, width = x.shape
     ry, rx = inverse[0], inverse[1]
@@ -175,7 +164,7 @@ def _sums_2d(first, last, x, tau, p, u, inverse, isotropic, sums):
         sums[i, 1], sums[i, 2] = gap, primal
 
 
-@_compiled
+@compiled()
 def _loop_2d(x, tau, p, q, u, inverse, steps, isotropic, sums, beta, t, count):
     for _ in range(count):
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * t * t))
@@ -189,7 +178,7 @@ def _loop_2d(x, tau, p, q, u, inverse, steps, isotropic, sums, beta, t, count):
     return t
 
 
-@_compiled
+@compiled()
 def _image_3d(first, last, x, q, u, inverse):
     height, width = x.shape[1], x.shape[2]
     rz, ry, rx = inverse[0], inverse[1], inverse[2]
@@ -205,7 +194,7 @@ def _image_3d(first, last, x, q, u, inverse):
         u[k, i, width] = u[k, i, width - 1]
 
 
-@_compiled
+@compiled()
 def _dual_3d(first, last, tau, p, q, u, steps, isotropic, sums, beta):
     depth, height, width = tau.shape
     sz, sy, sx, b = steps[0], steps[1], steps[2], beta[0]
@@ -231,7 +220,7 @@ def _dual_3d(first, last, tau, p, q, u, steps, isotropic, sums, beta):
         sums[row, 0] = uphill
 
 
-@_compiled
+@compiled()
 def _sums_3d(first, last, x, tau, p, u, inverse, isotropic, sums):
     depth, height, width = x.shape
     rz, ry, rx = inverse[0], inverse[1], inverse[2]
@@ -248,7 +237,7 @@ def _sums_3d(first, last, x, tau, p, u, inverse, isotropic, sums):
         sums[row, 1], sums[row, 2] = gap, primal
 
 
-@_compiled
+@compiled()
 def _loop_3d(x, tau, p, q, u, inverse, steps, isotropic, sums, beta, t, count):
     rows = x.shape[0] * x.shape[1]
     for _ in range(count):
