@@ -1,14 +1,18 @@
-"""Explicit priors: energies −log p(x) with their gradients, proximal operators and Hessians."""
+"""Priors: energies −log p(x) with their gradients, proximal operators and Hessians; and denoisers, which are scores."""
 
 from .base import Functional, Hessian, Prior, Term
+from .denoiser import Denoiser, Denoises
 from .field import GaussianField
 from .positivity import Positivity
+from .shipped import available, load
 from .sparsity import L1, WaveletL1
 from .tgv import TotalGeneralizedVariation
 from .tikhonov import Tikhonov
 from .total_variation import TotalVariation
 
 __all__ = [
+    "Denoiser",
+    "Denoises",
     "Functional",
     "GaussianField",
     "Hessian",
@@ -20,4 +24,6 @@ __all__ = [
     "TotalGeneralizedVariation",
     "TotalVariation",
     "WaveletL1",
+    "available",
+    "load",
 ]

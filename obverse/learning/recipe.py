@@ -1,0 +1,96 @@
+"""A recipe: everything that makes one set of weights, in a YAML file.
+
+    name: natural-gray
+    network: {kind: Preconditioned, network: {kind: UNet, inputs: 3, outputs: 1}}
+    objective: {kind: Denoising, sigma: [0.0, 0.2]}
+    data: {train: natural/bsds500/train, validation: natural/bsds500/val32, channels: 1, crop: 64, licence: ...}
+    steps: 10000
+
+Paths of data are relative to the folder in the environment variable OBVERSE_DATA, or absolute.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import FormatError, InputError
+
+__all__ = ["Recipe", "data_folder", "read_recipe"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageData(_Strict):
+    """Folders of images, and the crops taken of them."""
+
+    train: list[str] | str
+    validation: list[str] | str
+    channels: int = Field(1, ge=1)
+    crop: int = Field(64, ge=8, description="side of a training crop, pixels")
+    validation_crop: int = Field(128, ge=8, description="side of a validation crop, pixels")
+    licence: str = Field(description="terms of the pictures, for the card")
+
+
+class Recipe(_Strict):
+    """All settings of one training."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="name of the weights")
+    description: str = ""
+    network: dict[str, Any]
+    objective: dict[str, Any]
+    data: ImageData
+    start: str | None = Field(None, description="weights to start from: a file, relative to the recipe")
+    steps: int = Field(ge=1)
+    batch: int = Field(16, ge=1, description="items a step, over all processes")
+    rate: float = Field(1e-3, gt=0, description="highest learning rate")
+    warmup: int = Field(200, ge=0, description="steps until the highest rate; a cosine leads down to zero from there")
+    clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
+    average: float = Field(
+        0.999, ge=0, lt=1, description="decay of the running mean of the weights, which is what is kept"
+    )
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    validate_every: int = Field(500, ge=1)
+    patience: int | None = Field(None, ge=1, description="validations without progress before stopping early")
+    checkpoint_seconds: float = Field(60.0, ge=0)
+    seed: int = Field(0, ge=0)
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML file.
+
+    Raises:
+        InputError: no such file, or a setting that is missing, unknown or out of range.
+        FormatError: not YAML.
+    """
+    if not path.is_file():
+        raise InputError(f"expected a recipe, found no file at {path}; the project keeps its own under recipes/")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FormatError(f"expected YAML in {path.name}, got text that does not parse; mend it: {error}") from error
+    if not isinstance(content, dict):
+        raise FormatError(f"expected `key: value` lines in {path.name}, got a {type(content).__name__}")
+    try:
+        return Recipe(**content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(
+            f"{path.name}: {where}: {first['msg'].lower()}, got {first.get('input')!r}; mend it"
+        ) from error
+
+
+def data_folder(path: str) -> Path:
+    """A data path of a recipe, below OBVERSE_DATA unless absolute."""
+    given = Path(path).expanduser()
+    if given.is_absolute():
+        return given
+    root = os.environ.get("OBVERSE_DATA")
+    if root is None:
+        raise InputError(f"expected OBVERSE_DATA to name the folder that holds {path}, it is not set; export it")
+    return Path(root) / given

@@ -1,0 +1,114 @@
+"""A network as a prior: its denoiser is the posterior mean under white noise, and with it the score of every level.
+
+    D(x, σ) = E[image | image + σε = x],        ∇ log p_σ(x) = (D(x, σ) − x)/σ²       (Tweedie)
+
+The network works on images from 0 to 1. Physical images are brought there by the affine map that sends [low, high] to
+[0, 1], the noise level by its slope, and the answer back again.
+
+References: Venkatakrishnan, Bouman, Wohlberg, "Plug-and-play priors for model based reconstruction", GlobalSIP 2013.
+Efron, "Tweedie's formula and selection bias", JASA 2011.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+__all__ = ["Denoiser", "Denoises"]
+
+
+@runtime_checkable
+class Denoises(Protocol):
+    """Anything that can denoise: a shipped network, a Gaussian field, a mixture, your own class."""
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """E[image | image + σε = x] for `x` of shape `(*batch, C, H, W)`, σ a number or of the batch's shape."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """A denoising network with its working range.
+
+    A network for one channel treats the channels of an image as images of their own.
+
+    Args:
+        network: D(x, σ) on `(B, C, H, W)` with σ `(B,)`, for images from 0 to 1; used as it is, so in evaluation mode.
+        channels: of the network.
+        low: physical value that the network sees as 0.
+        high: physical value that the network sees as 1.
+        card: what is known of the weights.
+
+    Example:
+        >>> class Shrink(nn.Module):
+        ...     def forward(self, x, sigma):
+        ...         return x / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
+        >>> Denoiser(Shrink(), channels=1).denoise(torch.ones(1, 4, 4), 1.0).mean().item()
+        0.5
+    """
+
+    network: nn.Module
+    channels: int = 1
+    low: float = 0.0
+    high: float = 1.0
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.high > self.low:
+            raise InputError(
+                f"Denoiser expects low < high, got [{self.low}, {self.high}]; name the range of the images"
+            )
+
+    @property
+    def sigma_range(self) -> tuple[float, float]:
+        """Noise levels that the network was trained for, in units of the image."""
+        low, high = self.card.get("sigma_range", (0.0, float("inf")))
+        return low * (self.high - self.low), high * (self.high - self.low)
+
+    def scaled(self, low: float, high: float) -> "Denoiser":
+        """The same prior for images whose values run from `low` to `high`."""
+        return dataclasses.replace(self, low=float(low), high=float(high))
+
+    def to(self, *args: Any, **kwargs: Any) -> "Denoiser":
+        """A copy on another device or in another precision; arguments as for `torch.nn.Module.to`."""
+        import copy
+
+        return dataclasses.replace(self, network=copy.deepcopy(self.network).to(*args, **kwargs))
+
+    def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """E[image | image + σε = x].
+
+        Args:
+            x: noisy images `(*batch, C, H, W)`, real; computed in the network's precision, returned in its own.
+            sigma: noise level in the image's unit, positive: a number, or one per image in the batch's shape.
+
+        Raises:
+            InputError: shape, type or noise level do not fit.
+        """
+        if x.ndim < 3 or not x.is_floating_point() or (self.channels > 1 and x.shape[-3] != self.channels):
+            raise InputError(
+                f"denoise expects real images (*batch, {self.channels}, height, width), got {tuple(x.shape)} {x.dtype}"
+            )
+        span = self.high - self.low
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device) / span
+        if not bool(((level > 0) & level.isfinite()).all()):
+            raise InputError(f"denoise expects a positive sigma, got {sigma}; pass the noise's standard deviation")
+        like = next(self.network.parameters(), x)
+        images = ((x - self.low) / span).reshape(-1, *x.shape[-3:]).to(like)
+        levels = level.expand(x.shape[:-3]).reshape(-1).to(like)
+        if self.channels == 1 and x.shape[-3] > 1:
+            levels = levels.repeat_interleave(x.shape[-3])
+            images = images.reshape(-1, 1, *x.shape[-2:])
+        clean = self.network(images.contiguous(memory_format=torch.channels_last), levels)
+        return self.low + span * clean.reshape(x.shape).to(x)
+
+    def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """∇ log p_σ(x), in units of 1/image; arguments as in `denoise`."""
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        level = level.reshape(*level.shape, *(1,) * 3) if level.ndim else level
+        return (self.denoise(x, sigma) - x) / level.square()

@@ -1,0 +1,34 @@
+"""The priors that come with Obverse: weights trained by the recipes of the project, each with its card."""
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..networks import load as load_network
+from .denoiser import Denoiser
+
+__all__ = ["available", "load"]
+
+_FOLDER = Path(__file__).parent / "weights"
+
+
+def available() -> dict[str, dict[str, Any]]:
+    """The card of every shipped prior, by name: data and its licence, recipe, seed, steps, metrics, noise levels."""
+    return {path.stem: load_network(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def load(name: str | Path) -> Denoiser:
+    """A shipped prior by name, or weights of your own by path.
+
+    Raises:
+        InputError: no such prior.
+        FormatError: the file is damaged.
+    """
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        path = _FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.safetensors")))
+        raise InputError(f"expected a prior out of {names}, or a file of weights, got {str(name)!r}")
+    network, card = load_network(path)
+    return Denoiser(network, channels=card.get("channels", 1), card=card)
