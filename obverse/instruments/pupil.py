@@ -3,17 +3,20 @@
     h(x, y, z) = | ∫∫_{u²+v² ≤ 1} P(u, v) exp(2πi (NA/λ)(x u + y v)) exp(2πi z √(n² − NA²ρ²)/λ) du dv |²
     P = a(ρ) exp(2πi Σ_j c_j Z_j(ρ, θ)),      ρ² = u² + v²,   θ from the x axis towards y
 
-with c_j in wavelengths (root mean square, since the Z_j have unit variance over the disc) and a = (1 − (NA ρ/n)²)^{1/4}
-= √cos for an aplanatic lens, which images onto a camera, or 1. The number j is Noll's. Polarisation is neglected, as in
-the Gibson–Lanni model of `psf`, from which this one differs in the apodisation only: without it and without
-aberrations both are the same integral. The integral is a quadrature on rings of
-the pupil, a matrix product for each plane, so that pixels of any size are met; values are those at voxel centres.
+with c_j in wavelengths (root mean square, since the Z_j have unit variance over the disc) and a = 1/√cos α =
+(1 − (NA ρ/n)²)^{−1/4} for an aplanatic lens, α the angle to the axis, or 1. Such a lens has the sine condition, by
+which an area of the pupil stands for a solid angle 1/cos α times as large; over α the integrand has the factor
+√cos α sin α of Debye's integral, for light that is focused and, by reciprocity, for light that is gathered. The number
+j is Noll's. Polarisation is neglected, as in the Gibson–Lanni model of `psf`, from which this one differs in the
+apodisation only: without it and without aberrations both are the same integral. The integral is a quadrature on rings
+of the pupil, a matrix product for each plane, so that pixels of any size are met; values are those at voxel centres.
 
     confocal    h = h_emission ⊛ disc of the pinhole · h_excitation,      diameter in Airy units of 1.22 λ_emission/NA
 
 References: Noll, "Zernike polynomials and atmospheric turbulence", JOSA 1976. Hanser, Gustafsson, Agard, Sedat,
 "Phase-retrieved pupil functions in wide-field fluorescence microscopy", Journal of Microscopy 2004. Wilson, "Confocal
-Microscopy", 1990. Born, Wolf, "Principles of Optics", §8.8.
+Microscopy", 1990. Born, Wolf, "Principles of Optics", §8.8. Richards, Wolf, "Electromagnetic diffraction in optical
+systems II", Proc. R. Soc. A 1959 (the aplanatic lens).
 """
 
 __all__ = ["confocal", "widefield", "zernike"]
@@ -66,7 +69,7 @@ def widefield(
         wavelength: of the light in vacuum, in nm.
         refractive_index: of the sample and the immersion medium.
         aberrations: Noll number → coefficient in wavelengths, root mean square.
-        aplanatic: weaken the pupil's rim by √cos, as a lens that images onto a camera does.
+        aplanatic: strengthen the pupil's rim by 1/√cos, as a lens of the sine condition does: every microscope's.
 
     Raises:
         InputError: the shape, the optics or an aberration is out of range.
@@ -123,7 +126,7 @@ def _intensity(
     rho, theta, weight = _nodes(max(np.abs(x).max(), np.abs(y).max()), np.abs(z).max(), aperture, wavelength, index)
     path = sum((value * zernike(j, rho, theta) for j, value in aberrations.items()), np.zeros_like(rho))
     cosine = np.sqrt(1 - (aperture * rho / index) ** 2)
-    pupil = weight * (np.sqrt(cosine) if aplanatic else 1.0) * np.exp(2j * np.pi * path)
+    pupil = weight * (1 / np.sqrt(cosine) if aplanatic else 1.0) * np.exp(2j * np.pi * path)
     u, v = rho * np.cos(theta), rho * np.sin(theta)
     across = np.exp(2j * np.pi * aperture / wavelength * np.outer(u, x))
     down = np.exp(2j * np.pi * aperture / wavelength * np.outer(y, v))
@@ -176,12 +179,24 @@ def _check(
     shape: Sequence[int], spacing: Sequence[float], aperture: float, wavelength: float, index: float,
     aberrations: Mapping[int, float],
 ) -> None:  # fmt: skip
-    if len(shape) not in (2, 3) or len(spacing) != len(shape) or min(shape) < 1 or not min(spacing) > 0:
+    whole = isinstance(shape, Sequence) and all(isinstance(n, int | np.integer) and n >= 1 for n in shape)
+    lengths = np.asarray(spacing, dtype=float)
+    if (
+        not whole
+        or len(shape) not in (2, 3)
+        or lengths.shape != (len(shape),)
+        or not np.all((lengths > 0) & np.isfinite(lengths))
+    ):
         raise InputError(
-            f"a PSF expects a shape (H, W) or (D, H, W) and a positive voxel size per axis, got {tuple(shape)} and "
-            f"{tuple(spacing)}; correct them"
+            "a PSF expects a shape (H, W) or (D, H, W) of whole numbers and a positive voxel size per axis, got "
+            f"{shape} and {spacing}; correct them"
         )
     check_optics(aperture, wavelength, index, index, 0.0)
+    if not isinstance(aberrations, Mapping):
+        raise InputError(
+            f"aberrations are expected as a mapping from Noll's number to a coefficient, such as {{11: 0.1}}, got "
+            f"{aberrations!r}"
+        )
     for number, value in aberrations.items():
         _orders(number)
         if not (math.isfinite(value) and abs(value) <= 5):
