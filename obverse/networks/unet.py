@@ -34,6 +34,7 @@ class UNet(nn.Module):
         activation: "relu", "elu" or "silu"; the smooth ones have continuous derivatives but are not homogeneous.
 
     Example:
+        >>> import torch
         >>> net = UNet(1, 1, widths=(8, 16), blocks=1)
         >>> net(torch.zeros(2, 1, 17, 20)).shape
         torch.Size([2, 1, 17, 20])
