@@ -1,6 +1,7 @@
 """A U-Net in the manner of DRUNet: residual blocks, strided convolutions, additive skips, no normalisation.
 
-    head 3×3 → [blocks, ↓2] × (L−1) → blocks → [↑2, blocks] × (L−1), each plus its skip → tail 3×3
+    head 3×3 → [blocks, ↓2] × (L−1) → blocks → [↑2, blocks] × (L−1) → tail 3×3,
+    the way up adds to each level what the way down left there
     block: x + W₂ ReLU(W₁ x)
 
 Without biases the network is homogeneous of degree one, f(a x) = a f(x) for a > 0: what it learnt at one noise level
@@ -80,9 +81,10 @@ class UNet(nn.Module):
         skips = [self.head(x)]
         for down in self.down:
             skips.append(down(skips[-1]))
-        z = self.middle(skips.pop())
+        z = self.middle(skips[-1])
         for up in self.up:
-            z = up(z) + skips.pop()
+            z = up(z + skips.pop())
+        z = z + skips.pop()
         return self.tail(z)[..., :height, :width]
 
 
