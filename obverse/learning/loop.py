@@ -24,12 +24,10 @@ from ..errors import InputError, NumericsError
 from ..networks import build, load, save
 from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Crops, Dataset, places, read_images
-from .objectives import Denoising
+from .objectives import Objective, make_objective
 from .recipe import Recipe, data_folder
 
 __all__ = ["learning_rate", "train"]
-
-_OBJECTIVES = {"Denoising": Denoising}
 
 Callback = Callable[[int, int | None, float], None]
 
@@ -59,7 +57,7 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, callback: Callb
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     training, validation = _data(recipe)
-    objective = _objective(recipe)
+    objective = make_objective(recipe.objective)
     torch.manual_seed(recipe.seed)
     network = build(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.start is not None:
@@ -127,17 +125,6 @@ def _data(recipe: Recipe) -> tuple[Dataset, Dataset]:
     )
 
 
-def _objective(recipe: Recipe) -> Denoising:
-    settings = dict(recipe.objective)
-    kind = settings.pop("kind", None)
-    if kind not in _OBJECTIVES:
-        raise InputError(f"expected an objective out of {', '.join(_OBJECTIVES)}, got {kind!r}; mend the recipe")
-    try:
-        return _OBJECTIVES[kind](**settings)
-    except TypeError as error:
-        raise InputError(f"{kind} cannot be built from {sorted(settings)}: {error}") from error
-
-
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     with torch.no_grad():
         means: list[torch.Tensor] = list(average.parameters())
@@ -169,7 +156,7 @@ def _card(
     figures: dict[str, float],
     device: torch.device,
     network: nn.Module,
-    objective: Denoising,
+    objective: Objective,
 ) -> dict[str, Any]:
     settings = recipe.model_dump()
     return {

@@ -1,5 +1,60 @@
-"""Objectives: what a network is trained for, one file each."""
+"""Objectives: what a network is trained for, one file each; a recipe names one by `kind` and gives its arguments."""
 
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import InputError
+from ..data import Dataset, Place
 from .denoising import Denoising
 
-__all__ = ["Denoising"]
+__all__ = ["OBJECTIVES", "Denoising", "Objective", "make_objective"]
+
+
+class Objective(Protocol):
+    """What the loop needs of an objective.
+
+    Everything random comes from the places' generators, or from `noise.base.stream(seed, item)` when validating: never
+    from torch's global generator. Then training can be resumed exactly and shared among processes.
+    """
+
+    metric: str
+    """The figure of `validate` that tells which weights are best; larger is better."""
+
+    def loss(self, network: nn.Module, data: Dataset, batch: Sequence[Place], device: torch.device) -> Tensor:
+        """Mean over the batch of each item's loss, so that the mean over equal shares of a batch is the batch's."""
+        ...
+
+    def validate(self, network: nn.Module, data: Dataset, device: torch.device) -> dict[str, float]:
+        """Figures by name; called without gradients."""
+        ...
+
+
+OBJECTIVES: dict[str, type[Objective]] = {"Denoising": Denoising}
+
+
+def make_objective(description: Mapping[str, Any]) -> Objective:
+    """The objective that a recipe describes: `kind` and the arguments of that class.
+
+    Raises:
+        InputError: an unknown kind or argument.
+
+    Example:
+        >>> make_objective({"kind": "Denoising", "sigma": [0.0, 0.2]}).metric
+        'psnr_25'
+    """
+    settings = dict(description)
+    kind = settings.pop("kind", None)
+    if kind not in OBJECTIVES:
+        raise InputError(f"expected an objective whose kind is one of {', '.join(OBJECTIVES)}, got {kind!r}")
+    known = inspect.signature(OBJECTIVES[kind]).parameters
+    if not set(settings) <= set(known):
+        unknown = ", ".join(sorted(set(settings) - set(known)))
+        raise InputError(f"{kind} expects settings out of {', '.join(known)}, got {unknown}; correct the name")
+    try:
+        return OBJECTIVES[kind](**settings)
+    except TypeError as error:
+        raise InputError(f"{kind} cannot be built from {sorted(settings)}: {error}") from error
