@@ -126,6 +126,8 @@ class _Systems:
         self.code = torch.full(size.shape, _ACTIVE, device=b.device)
         self.best_x, self.best = self.x, norm(self.r, dims) / self.scale
         self.checked = torch.full_like(size, float("inf"))  # residual found at the last check
+        self.first: tuple[Tensor, Tensor] | None = None  # the first direction and its product
+        self.asymmetry: Tensor | None = None
         self.code = torch.where(self.best <= tolerance, _CONVERGED, self.code)
         self.code = torch.where(torch.isfinite(self.best), self.code, _NOT_FINITE)
         self._set_direction(self.code == _ACTIVE)
@@ -136,6 +138,7 @@ class _Systems:
     def advance(self) -> float:
         """One step of every running system; the largest relative residual after it."""
         ap = self.matvec(self.p)
+        self._compare(ap)
         alpha = self._step_size(ap)
         active = self.code == _ACTIVE
         self.x = torch.addcmul(self.x, alpha.to(self.x.dtype), self.p)
@@ -212,12 +215,25 @@ class _Systems:
         self._end(~(self.rz > 0), _PRECONDITIONER)
         self.p = torch.where(active, z, 0)
 
+    def _compare(self, ap: Tensor) -> None:
+        """On the second step, how far ⟨p₀, A p₁⟩ is from ⟨A p₀, p₁⟩: a test of symmetry that takes no product."""
+        if self.asymmetry is not None:
+            return
+        if self.first is None:
+            self.first = self.p, ap
+            return
+        p, image = self.first
+        size = norm(p, self.dims) * norm(ap, self.dims) + norm(image, self.dims) * norm(self.p, self.dims)
+        gap = (inner(p, ap, self.dims) - inner(image, self.p, self.dims)).abs()
+        self.asymmetry, self.first = gap / torch.where(size > 0, size, 1.0), None
+
     def _look_for_asymmetry(self) -> None:
         """Where the goal was missed, test that A is Hermitian before blaming rounding or the limit."""
         failed = (self.code == _LIMIT) | (self.code == _STAGNATED)
         if bool(failed.any()):
-            gap = mismatch(self.matvec, self.matvec, self.b, self.dims).reshape(failed.shape)
-            self.code = torch.where(failed & (gap > resolution(self.b.dtype) ** 0.5), _SKEW, self.code)
+            if self.asymmetry is None:
+                self.asymmetry = mismatch(self.matvec, self.matvec, self.b, self.dims).reshape(failed.shape)
+            self.code = torch.where(failed & (self.asymmetry > resolution(self.b.dtype) ** 0.5), _SKEW, self.code)
 
     def _status(self, residual: float, iterations: int) -> Status:
         count, worst = self.code.numel(), int(self.code.max()) if self.code.numel() else _CONVERGED

@@ -105,6 +105,16 @@ def test_an_operator_that_is_not_hermitian_is_named(solver):
     assert not result.status.converged and result.status.reason in ("not-hermitian", "indefinite")
 
 
+@pytest.mark.parametrize("limit, products", [(1, 4), (2, 3), (5, 6)])
+def test_cg_tests_symmetry_with_the_products_of_its_own_steps(limit, products):
+    right, b, calls = spd(), randn(2, 40, seed=1), []
+    wrong = right + 0.5 * torch.triu(randn(40, 40, seed=3), 1)
+    for a, reason in ((right, "max-iterations"), (wrong, "not-hermitian")):
+        calls.clear()
+        result = cg(lambda v, a=a: calls.append(1) or rows(a)(v), b, max_iterations=limit, batch_dims=1)
+        assert result.status.reason == reason and len(calls) == products
+
+
 def test_cg_names_a_skew_part_of_a_complex_operator():
     a = spd(dtype=C) + 1j * torch.eye(40, dtype=C)
     assert cg(rows(a), randn(40, seed=1, dtype=C)).status.reason == "not-hermitian"
