@@ -108,6 +108,9 @@ class Operator(metaclass=_Immutable):
 class LinearOperator(Operator):
     """An operator with an exact adjoint: ⟨A x, y⟩ = ⟨x, Aᴴ y⟩ to rounding, with ⟨a, b⟩ = Σ conj(a) b."""
 
+    channelwise: bool = False
+    """Whether `_gram` treats the channels apart and alike, so that it may be given some of them."""
+
     @property
     def real_linear(self) -> bool:
         """Whether A is linear over the real numbers only, as the derivative of |x|² at a complex x is. Complex images
@@ -135,6 +138,10 @@ class LinearOperator(Operator):
     def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
         y = self._apply(x)
         return self._adjoint(y if weight is None else weight * y)
+
+    def _gram_behind(self, outer: "LinearOperator", x: Tensor, weight: Tensor | float | None) -> Tensor:
+        """Aᴴ (BᴴWB) A x with B = `outer`, which may know a shorter way to its own Gram operator."""
+        return self._adjoint(outer._gram(self._apply(x), weight))
 
     def spectrum(self) -> Tensor | None:
         """Eigenvalues on the image's Fourier modes, `(C or 1, *grid)` in `rfftn` layout, if A is a real circular

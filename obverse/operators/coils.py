@@ -5,14 +5,16 @@
     y_c = Σ_m s_mc · x_m        with several sets of sensitivities, where different tissue folds onto one pixel
 
 A scan is `Fourier(A.data_shape, mask) @ A`, and its `solve` is CG-SENSE. The Gram operator of that product takes plain
-transforms, without shifts or phases, along the axes on which the mask depends.
+transforms, without shifts or phases, along the axes on which the mask depends, of a few coils at a time.
 
 References: Pruessmann, Weiger, Börnert, Boesiger, "Advances in sensitivity encoding with arbitrary k-space
 trajectories", MRM 2001. Uecker et al., "ESPIRiT — an eigenvalue approach to autocalibrating parallel MRI", MRM 2014
 (several sets).
 """
 
+import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -21,6 +23,10 @@ from ..errors import InputError
 from .base import LinearOperator, constant_like, require_finite
 
 __all__ = ["Coils"]
+
+_TOGETHER = 1 << 19
+"""Values that a scan's Gram operator works on at a time: enough to share out between threads, and few enough to stay
+in the cache and in memory that the process holds, since fresh pages cost several times what is computed in them."""
 
 
 class Coils(LinearOperator):
@@ -57,22 +63,23 @@ class Coils(LinearOperator):
         self._conjugate = self.sensitivities.conj().resolve_conj()  # a lazy conjugate costs as much as the product
 
     def _apply(self, x: Tensor) -> Tensor:
-        axis = -len(self.image_shape)
-        sets = constant_like(self.sensitivities, x)
-        seen = sets[0] * x.narrow(axis, 0, 1)
-        for m in range(1, len(sets)):
-            seen = seen + sets[m] * x.narrow(axis, m, 1)
-        return seen
+        return _seen(constant_like(self.sensitivities, x), x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        axis = -len(self.data_shape)
-        sets = constant_like(self._conjugate, y)
-        return torch.cat([(maps * y).sum(axis, keepdim=True) for maps in sets], axis)
+        return _combined(constant_like(self._conjugate, y), y)
 
     def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
         if len(self.sensitivities) > 1 or (isinstance(weight, Tensor) and weight.ndim > len(self.data_shape)):
             return super()._gram(x, weight)
         return self._power(x, weight) * x
+
+    def _gram_behind(self, outer: LinearOperator, x: Tensor, weight: Tensor | float | None) -> Tensor:
+        if not outer.channelwise or (isinstance(weight, Tensor) and weight.ndim >= len(self.data_shape)):
+            return super()._gram_behind(outer, x, weight)
+        step = max(1, _TOGETHER // math.prod((*x.shape[: -len(self.image_shape)], *self.image_shape[1:])))
+        maps, conjugates = (constant_like(s, x).split(step, 1) for s in (self.sensitivities, self._conjugate))
+        parts = (_combined(c, outer._gram(_seen(s, x), weight)) for s, c in zip(maps, conjugates, strict=True))
+        return reduce(torch.add, parts)
 
     def norm(self, iterations: int = 200, tolerance: float = 1e-6, seed: int = 0) -> float:
         if len(self.sensitivities) == 1:
@@ -91,3 +98,15 @@ class Coils(LinearOperator):
         maps = constant_like(self.sensitivities[0], like)
         power = maps.real.square() + maps.imag.square()
         return (power if weight is None else weight * power).sum(0, keepdim=True)
+
+
+def _seen(sets: Tensor, x: Tensor) -> Tensor:
+    """Σ_m s_m · x_m, with maps `(sets, coils, *grid)`."""
+    images = x.split(1, 1 - sets.ndim)
+    return reduce(torch.add, (maps * image for maps, image in zip(sets, images, strict=True)))
+
+
+def _combined(conjugates: Tensor, y: Tensor) -> Tensor:
+    """Σ_c conj(s_mc) · y_c for every set m."""
+    axis = 1 - conjugates.ndim
+    return torch.cat([(maps * y).sum(axis, keepdim=True) for maps in conjugates], axis)

@@ -74,8 +74,7 @@ class LinearComposition(LinearOperator):
         return self.inner._adjoint(self.outer._adjoint(y))
 
     def _gram(self, x: Tensor, weight: Tensor | float | None) -> Tensor:
-        # the outer one may know a shorter way to its own Gram operator than there and back
-        return self.inner._adjoint(self.outer._gram(self.inner._apply(x), weight))
+        return self.inner._gram_behind(self.outer, x, weight)
 
     def spectrum(self) -> Tensor | None:
         outer, inner = self.outer.spectrum(), self.inner.spectrum()

@@ -58,6 +58,7 @@ class Fourier(LinearOperator):
         #: |m|², zero frequency first, of size one along the axes on which it does not depend
         power = _compact(mask.square().reshape((1,) * (1 + len(grid) - mask.ndim) + mask.shape))
         self._power = torch.fft.ifftshift(power, self._axes)
+        self.channelwise = len(self._power) == 1
 
     def _apply(self, x: Tensor) -> Tensor:
         transform = torch.fft.fftn(constant_like(self._before, x) * x, dim=self._axes, norm="ortho")

@@ -36,6 +36,19 @@ def test_the_gram_operator_of_a_scan_equals_its_definition(mask, sets):
         torch.testing.assert_close(A.gram(x, weight), A.adjoint(y if weight is None else weight * y))
 
 
+@pytest.mark.parametrize("sets", [1, 2])
+def test_coils_may_be_taken_a_few_at_a_time(monkeypatch, sets):
+    A = scan(maps(sets, 3, 6, 5), _MASKS["points"], (sets, 6, 5))
+    x = torch.randn(2, *A.image_shape, dtype=A.dtype, generator=torch.Generator().manual_seed(0))
+    taken, original = [], Fourier._gram
+    monkeypatch.setattr(Fourier, "_gram", lambda self, y, w: taken.append(y.shape[-3]) or original(self, y, w))
+    for together, coils in ((1 << 19, [3]), (2 * 2 * 6 * 5, [2, 1]), (1, [1, 1, 1])):
+        monkeypatch.setattr("obverse.operators.coils._TOGETHER", together)
+        taken.clear()
+        torch.testing.assert_close(A.gram(x, random(6, 1)), A.adjoint(random(6, 1) * A(x)))
+        assert taken == coils
+
+
 def test_axes_on_which_the_mask_does_not_depend_are_not_transformed(monkeypatch):
     transformed = []
     original = torch.fft.fftn
