@@ -2,10 +2,11 @@
 
 from .base import Callback
 from .covariance_error import CovarianceError
+from .data_consistency import data_consistent
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
 from .map import MAP
 from .richardson_lucy import RichardsonLucy
 
-__all__ = ["MAP", "Callback", "CovarianceError", "Gaussian", "Langevin", "Laplace", "RichardsonLucy"]
+__all__ = ["MAP", "Callback", "CovarianceError", "Gaussian", "Langevin", "Laplace", "RichardsonLucy", "data_consistent"]
