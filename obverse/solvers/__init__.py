@@ -5,6 +5,7 @@ and a lazy look-up would hand out the function or the module depending on what w
 """
 
 from .admm import System, admm
+from .anderson import anderson
 from .certificate import Certificate, certify
 from .coupling import Coupling
 from .eigen import Eigen, block_krylov
@@ -23,6 +24,7 @@ __all__ = [
     "Status",
     "System",
     "admm",
+    "anderson",
     "block_krylov",
     "certify",
     "cg",
