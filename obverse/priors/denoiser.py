@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .tiles import HALO, by_tiles, tile_side
 
 __all__ = ["Denoiser", "Denoises"]
 
@@ -43,6 +44,8 @@ class Denoiser:
         low: physical value that the network sees as 0.
         high: physical value that the network sees as 1.
         card: what is known of the weights.
+        tile: side of the tiles that larger images are cut into, a multiple of 32; None takes every image whole.
+        halo: pixels that a tile sees around itself, a multiple of 32.
 
     Example:
         >>> class Shrink(nn.Module):
@@ -57,6 +60,8 @@ class Denoiser:
     low: float = 0.0
     high: float = 1.0
     card: Mapping[str, Any] = field(default_factory=dict)
+    tile: int | None = None
+    halo: int = HALO
 
     def __post_init__(self):
         if not self.high > self.low:
@@ -73,6 +78,10 @@ class Denoiser:
     def scaled(self, low: float, high: float) -> "Denoiser":
         """The same prior for images whose values run from `low` to `high`."""
         return dataclasses.replace(self, low=float(low), high=float(high))
+
+    def tiled(self, memory: float) -> "Denoiser":
+        """The same prior with images cut into tiles, so that the network's activations stay within `memory` bytes."""
+        return dataclasses.replace(self, tile=tile_side(self.network, memory, self.halo))
 
     def to(self, *args: Any, **kwargs: Any) -> "Denoiser":
         """A copy on another device or in another precision; arguments as for `torch.nn.Module.to`."""
@@ -104,8 +113,15 @@ class Denoiser:
         if self.channels == 1 and x.shape[-3] > 1:
             levels = levels.repeat_interleave(x.shape[-3])
             images = images.reshape(-1, 1, *x.shape[-2:])
-        clean = self.network(images.contiguous(memory_format=torch.channels_last), levels)
+        clean = (
+            self._network(images, levels)
+            if self.tile is None
+            else by_tiles(self._network, images, levels, self.tile, self.halo)
+        )
         return self.low + span * clean.reshape(x.shape).to(x)
+
+    def _network(self, images: Tensor, levels: Tensor) -> Tensor:
+        return self.network(images.contiguous(memory_format=torch.channels_last), levels)
 
     def score(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """∇ log p_σ(x), in units of 1/image; arguments as in `denoise`."""
