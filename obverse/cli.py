@@ -166,6 +166,40 @@ def check(
 
 
 @app.command
+def train(
+    recipe: Path,
+    /,
+    *,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Output folder.")] = None,
+    set_: Assign = None,
+    resume: Annotated[bool, Parameter(negative=(), help="Go on from the last checkpoint.")] = False,
+    dry_run: Annotated[bool, Parameter(negative=(), help="Say what would be done, and stop.")] = False,
+    overwrite: Annotated[bool, Parameter(negative=(), help="Begin again, over an earlier training.")] = False,
+    json_: Json = False,
+) -> int:
+    """Train the network of a recipe into weights that carry a card; `torchrun -m obverse train …` uses several GPUs.
+
+    Parameters
+    ----------
+    recipe
+        YAML file: network, objective, data and schedule. The data lie below the folder that OBVERSE_DATA names.
+    """
+    from .run.config import parse_assignments
+    from .run.listing import lines
+    from .run.progress import progress
+    from .run.training import foresee, run_training
+
+    settings = parse_assignments(set_ or [])
+    if dry_run:
+        answer = foresee(recipe, settings)
+    else:
+        answer = run_training(recipe, output, settings, progress, resume=resume, overwrite=overwrite)
+    if answer is not None:
+        _answer(answer, as_json=json_, text=lines(answer))
+    return DONE
+
+
+@app.command
 def doctor(*, json_: Json = False) -> int:
     """Say what this installation has, and test that its operators, solvers and kernels give right answers here."""
     from .run.doctor import examine
@@ -199,14 +233,11 @@ def run(arguments: list[str]) -> int:
         return _fail(str(error), as_json, NOT_CONVERGED)
     except ObverseError as error:
         return _fail(str(error), as_json)
-    except KeyboardInterrupt:
-        return _fail("interrupted; tiles that were finished, if any, are kept for --resume", as_json, INTERRUPTED)
-    except MemoryError:
-        return _fail(
-            "expected to fit in memory, ran out of it; pass a smaller --memory or close other programs", as_json
-        )
-    except RuntimeError as error:
-        if "memory" not in str(error):
+    except KeyboardInterrupt as error:
+        said = str(error) or "interrupted; tiles or steps that were finished, if any, are kept for --resume"
+        return _fail(said, as_json, INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
         return _fail(
             "expected to fit in memory, ran out of it; pass a smaller --memory or close other programs", as_json

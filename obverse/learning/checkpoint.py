@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..io.safe import read_safetensors, write_safetensors
+from .recipe import Recipe
 
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
@@ -37,7 +38,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, recipe: Mapping[str, Any]
+    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
 ) -> dict[str, Any]:
     """Put a checkpoint's contents in place and return its figures.
 
@@ -47,7 +48,9 @@ def load_checkpoint(
     """
     arrays, metadata = read_safetensors(path)
     state = json.loads(metadata["state"])
-    changed = [name for name in recipe if state["recipe"].get(name) != recipe[name]]
+    # Through the recipe's own class, so that a setting which a newer version adds counts with its default.
+    begun, asked = Recipe(**state["recipe"]).model_dump(mode="json"), recipe.model_dump(mode="json")
+    changed = [name for name in asked if begun[name] != asked[name]]
     if changed:
         raise InputError(
             f"{path} expects the recipe it was begun with, got another {', '.join(changed)}; train into another folder"

@@ -7,7 +7,7 @@ level). So an item is the same whoever asks for it, in whatever order, on any nu
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"}
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601, as MATLAB's rgb2gray and the published figures use
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """What the loop needs of data."""
 

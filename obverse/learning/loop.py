@@ -8,9 +8,7 @@ card. Killed at any moment, training goes on from the last checkpoint along the 
 """
 
 import copy
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,12 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from .. import __version__
 from ..errors import InputError, NumericsError
 from ..networks import build, load, save
+from .card import make_card
 from .checkpoint import load_checkpoint, save_checkpoint
-from .data import Crops, Dataset, places, read_images
-from .objectives import Objective, make_objective
+from .data import places
+from .datasets import datasets
+from .interruption import Interruption
+from .metrics import Metrics
+from .objectives import make_objective
 from .recipe import Recipe, data_folder
 
 __all__ = ["learning_rate", "train"]
@@ -40,12 +41,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     return 0.5 * recipe.rate * (1 + math.cos(math.pi * part))
 
 
-def train(recipe: Recipe, folder: Path, *, resume: bool = False, callback: Callback | None = None) -> Path:
+def train(
+    recipe: Recipe, folder: Path, *, resume: bool = False, overwrite: bool = False, callback: Callback | None = None
+) -> Path:
     """Train as a recipe says.
 
     Args:
         folder: for everything written.
         resume: go on from the checkpoint in the folder, if there is one.
+        overwrite: begin again, whatever is in the folder.
         callback: told (step, steps, loss).
 
     Returns:
@@ -53,10 +57,11 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, callback: Callb
 
     Raises:
         InputError: the data or settings do not fit, or the folder holds another training.
-        NumericsError: the loss is not finite.
+        NumericsError: the loss is not finite; the last checkpoint is left as it was.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after the step was finished and a checkpoint written.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training, validation = _data(recipe)
+    training, validation = datasets(recipe)
     objective = make_objective(recipe.objective)
     torch.manual_seed(recipe.seed)
     network = build(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -66,16 +71,17 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, callback: Callb
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
 
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = folder / "checkpoint.safetensors", folder / "metrics.jsonl"
+    checkpoint = folder / "checkpoint.safetensors"
     state: dict[str, Any] = {"step": 0, "best": None, "waited": 0, "seconds": 0.0, "recipe": recipe.model_dump()}
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
     if checkpoint.exists():
         if not resume:
-            raise InputError(f"{folder} expects no training in it, found {checkpoint.name}; pass --resume to go on")
-        state = load_checkpoint(checkpoint, network, average, optimiser, recipe.model_dump())
-    _cut(log, state["step"])
+            raise InputError(f"{folder} holds a training already; pass --resume to go on or --overwrite to begin again")
+        state = load_checkpoint(checkpoint, network, average, optimiser, recipe)
 
     began, saved = time.monotonic() - state["seconds"], time.monotonic()
-    with log.open("a", encoding="utf-8") as lines:
+    with Interruption() as interruption, Metrics(folder / "metrics.jsonl", state["step"]) as metrics:
         while state["step"] < recipe.steps and not _stopped(recipe, state):
             step = state["step"]
             for group in optimiser.param_groups:
@@ -100,29 +106,22 @@ def train(recipe: Recipe, folder: Path, *, resume: bool = False, callback: Callb
                 better = state["best"] is None or figures[objective.metric] > state["best"][objective.metric]
                 state["best"] = figures if better else state["best"]
                 state["waited"] = 0 if better else state["waited"] + 1
-            lines.write(json.dumps(record) + "\n")
+            metrics.write(record)
             if callback is not None:
                 callback(step + 1, recipe.steps, loss.item())
-            if last or _stopped(recipe, state) or time.monotonic() - saved >= recipe.checkpoint_seconds:
-                lines.flush()
+            over = last or _stopped(recipe, state) or interruption.asked
+            if over or time.monotonic() - saved >= recipe.checkpoint_seconds:
+                metrics.flush()
                 save_checkpoint(checkpoint, network, average, optimiser, state)
                 saved = time.monotonic()
+            if interruption.asked and not last:
+                raise KeyboardInterrupt(f"interrupted after step {step + 1}, which is kept; pass --resume to go on")
     path = folder / f"{recipe.name}.safetensors"
     with torch.no_grad():
         figures = objective.validate(average, validation, device)
-    save(path, average, _card(recipe, state, figures, device, average, objective), overwrite=True)
+    card = make_card(recipe, average, objective, figures, steps=state["step"], seconds=state["seconds"], device=device)
+    save(path, average, card, overwrite=True)
     return path
-
-
-def _data(recipe: Recipe) -> tuple[Dataset, Dataset]:
-    def images(folders: list[str] | str) -> list[torch.Tensor]:
-        names = [folders] if isinstance(folders, str) else folders
-        return [image for name in names for image in read_images(data_folder(name), recipe.data.channels)]
-
-    return (
-        Crops(images(recipe.data.train), recipe.data.crop),
-        Crops(images(recipe.data.validation), recipe.data.validation_crop),
-    )
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
@@ -134,46 +133,3 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 def _stopped(recipe: Recipe, state: dict[str, Any]) -> bool:
     return recipe.patience is not None and state["waited"] >= recipe.patience
-
-
-def _cut(log: Path, step: int) -> None:
-    """Drop the lines beyond a checkpoint's step: they are about to be made again."""
-    if not log.exists():
-        return
-    kept = []
-    for line in log.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):
-            break  # a line cut short by a crash
-    log.write_text("".join(kept), encoding="utf-8")
-
-
-def _card(
-    recipe: Recipe,
-    state: dict[str, Any],
-    figures: dict[str, float],
-    device: torch.device,
-    network: nn.Module,
-    objective: Objective,
-) -> dict[str, Any]:
-    settings = recipe.model_dump()
-    return {
-        "name": recipe.name,
-        "description": recipe.description,
-        "network": settings["network"],
-        "channels": recipe.data.channels,
-        "sigma_range": getattr(objective, "sigma_range", None),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "objective": settings["objective"],
-        "data": settings["data"],
-        "recipe": settings,
-        "command": f"obverse train recipes/{recipe.name}.yaml",
-        "seed": recipe.seed,
-        "steps": state["step"],
-        "seconds": round(state["seconds"]),
-        "device": f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type,
-        "metrics": figures,
-        "versions": {"obverse": __version__, "torch": torch.__version__, "python": platform.python_version()},
-    }

@@ -10,6 +10,7 @@ Paths of data are relative to the folder in the environment variable OBVERSE_DAT
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -60,8 +61,12 @@ class Recipe(_Strict):
     seed: int = Field(0, ge=0)
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe:
     """The recipe in a YAML file.
+
+    Args:
+        path: of the file.
+        settings: to be used instead of the file's; a dotted name such as `data.crop` reaches inside.
 
     Raises:
         InputError: no such file, or a setting that is missing, unknown or out of range.
@@ -75,6 +80,8 @@ def read_recipe(path: Path) -> Recipe:
         raise FormatError(f"expected YAML in {path.name}, got text that does not parse; mend it: {error}") from error
     if not isinstance(content, dict):
         raise FormatError(f"expected `key: value` lines in {path.name}, got a {type(content).__name__}")
+    for name, value in (settings or {}).items():
+        _assign(content, name.split("."), value)
     try:
         return Recipe(**content)
     except ValidationError as error:
@@ -94,3 +101,12 @@ def data_folder(path: str) -> Path:
     if root is None:
         raise InputError(f"expected OBVERSE_DATA to name the folder that holds {path}, it is not set; export it")
     return Path(root) / given
+
+
+def _assign(content: dict[str, Any], names: Sequence[str], value: Any) -> None:
+    *parents, last = names
+    for name in parents:
+        content = content.setdefault(name, {})
+        if not isinstance(content, dict):
+            raise InputError(f"expected {'.'.join(names)} to reach into the recipe, but {name} is a plain value there")
+    content[last] = value

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ..data import Dataset, Place
 from .denoising import Denoising
+from .supervised import Supervised
+from .variational import VariationalDenoising
 
-__all__ = ["OBJECTIVES", "Denoising", "Objective", "make_objective"]
+__all__ = ["OBJECTIVES", "Denoising", "Objective", "VariationalDenoising", "make_objective"]
 
 
+@runtime_checkable
 class Objective(Protocol):
     """What the loop needs of an objective.
 
@@ -33,7 +36,7 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"Denoising": Denoising}
+OBJECTIVES: dict[str, type[Objective]] = {"Denoising": Denoising, "VariationalDenoising": VariationalDenoising}
 
 
 def make_objective(description: Mapping[str, Any]) -> Objective:
