@@ -5,11 +5,13 @@ Kernels leave Python's other threads free to run. Sums are vectorised where `fas
 
 import inspect
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 from numba import njit
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "over_ranges"]
 
+_PIECES = 4  # for each thread, as they differ in cost
 _FAST = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -30,3 +32,15 @@ def compiled(fast: bool = True, inline: str = "never") -> Callable[[Callable], C
             return njit(**options)(function)
 
     return decorate
+
+
+def over_ranges(kernel: Callable[..., object], count: int, threads: int, *arguments: object) -> None:
+    """Call `kernel(begin, end, *arguments)` on ranges that together are 0 … count, on at most so many threads."""
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    pieces = min(count, _PIECES * threads)
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        for future in [pool.submit(kernel, a, b, *arguments) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+            future.result()

@@ -130,6 +130,7 @@ class ConeBeam(LinearOperator):
             cell=tuple(step / self.magnification for step in self.detector_spacing),
             offset=tuple(shift / self.magnification for shift in self.detector_offset),
             filter=filter,
+            engine=self.engine,
         )
 
     @property

@@ -6,16 +6,11 @@ no two threads write to one voxel and each voxel's sum has one order, whatever t
 release the interpreter's lock, and no threading layer of numba is involved.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
-from ..compiled import compiled
+from ..compiled import compiled, over_ranges
 
 __all__ = ["back_project", "project"]
-
-_PIECES = 4  # for each thread, as views and slabs differ in cost
 
 
 def project(volume: np.ndarray, frames: np.ndarray, spacing: np.ndarray, data: np.ndarray, threads: int) -> None:
@@ -25,24 +20,12 @@ def project(volume: np.ndarray, frames: np.ndarray, spacing: np.ndarray, data: n
         frames: `(views, 4, 3)`, float64, in voxels (z, y, x): source, first pixel, step per row, step per column.
         spacing: `(3,)`, voxel size.
     """
-    _over(frames.shape[0], threads, _project, volume, frames, spacing, data)
+    over_ranges(_project, frames.shape[0], threads, volume, frames, spacing, data)
 
 
 def back_project(data: np.ndarray, frames: np.ndarray, spacing: np.ndarray, volume: np.ndarray, threads: int) -> None:
     """Add each datum to the voxels of its ray, with the weights of `project`; `volume` starts as zeros."""
-    _over(volume.shape[1], threads, _back_project, data, frames, spacing, volume)
-
-
-def _over(count: int, threads: int, kernel: Callable[..., None], *arguments: np.ndarray) -> None:
-    """Call the kernel on the ranges of `count` views or slices."""
-    if threads <= 1:
-        kernel(0, count, *arguments)
-        return
-    pieces = min(count, _PIECES * threads)
-    edges = [count * i // pieces for i in range(pieces + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        for future in [pool.submit(kernel, a, b, *arguments) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
-            future.result()
+    over_ranges(_back_project, volume.shape[1], threads, data, frames, spacing, volume)
 
 
 @compiled()

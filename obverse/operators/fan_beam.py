@@ -115,9 +115,8 @@ class FanBeam(AlongRays, LinearOperator):
         weights = weights * (pi / max(total, pi))  # a full circle sees every ray twice
         cosine = self._ray_angles().cos() / (radius if arc else 1)
         views = filtered(y * cosine.to(y), ramp(self.data_shape[-1], cell, filter, arc)) * weights.to(y)[:, None]
-        return smear(
-            views, self._grid, self.spacing, view_axes(theta), cell=cell, offset=offset, radius=radius, arc=arc
-        )
+        geometry = {"cell": cell, "offset": offset, "radius": radius, "arc": arc}
+        return smear(views, self._grid, self.spacing, view_axes(theta), **geometry, engine=self.engine)
 
     def _ray_angles(self) -> Tensor:
         """γ of each cell: its ray's angle from the central one, towards (cos θ, sin θ)."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .filtered_backprojection import filtered, ramp, view_weights
 from .ray_table import cell_positions, view_axes
+from .twin import by_kernel
 
 __all__ = ["feldkamp"]
 
@@ -36,6 +37,7 @@ def feldkamp(
     cell: Sequence[float],
     offset: Sequence[float],
     filter: str,
+    engine: str = "auto",
 ) -> Tensor:
     """The volumes `(*batch, D, H, W)` of data `(*batch, views, rows, columns)`.
 
@@ -46,6 +48,7 @@ def feldkamp(
         cell: spacing of the detector's rows and columns, scaled to the axis.
         offset: of the detector's centre, likewise.
         filter: see `filtered_backprojection`.
+        engine: "auto", "numba" or "torch".
     """
     views, rows, columns = y.shape[-3:]
     b, a = (cell_positions(n, step, shift) for n, step, shift in zip((rows, columns), cell, offset))
@@ -54,24 +57,54 @@ def feldkamp(
     weight = weight * (math.pi / max(float(weight.sum()), math.pi))  # a full circle sees every ray twice
     lines = filtered(y.reshape(-1, rows, columns) * cosine.to(y), ramp(columns, cell[1], filter))
     lines = lines.reshape(-1, views, rows, columns) * weight.to(y)[:, None, None]
-    z, up, right = (
-        (torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * step for n, step in zip(grid, spacing, strict=True)
-    )
-    up = -up[:, None]
-    total = lines.new_zeros((len(lines), *grid))
-    step = max(1, _LARGEST_PIECE // (grid[1] * grid[2] * len(lines)))
-    for view, (along, ahead) in enumerate(zip(*(axes.tolist() for axes in view_axes(angles)), strict=True)):
-        depth = 1 + (ahead[0] * right + ahead[1] * up) / source_distance
-        column = _place((along[0] * right + along[1] * up) / depth, columns, cell[1], offset[1]).to(y)
-        gain = depth.pow(-2).to(y)
-        for part, heights in zip(total.split(step, 1), z.split(step), strict=True):
-            row = _place(heights[:, None, None] / depth, rows, cell[0], offset[0]).to(y)
-            points = torch.stack((column.expand_as(row), row), -1).reshape(1, -1, grid[2], 2)
-            value = F.grid_sample(lines[None, :, view], points, align_corners=False)  # bilinear, zero off the detector
-            part.addcmul_(value.reshape(part.shape), gain)
-    return total.reshape(*y.shape[:-3], *grid)
+    steps = spacing[0], -spacing[1], spacing[2]
+    z, up, right = ((torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * s for n, s in zip(grid, steps, strict=True))
+    axes = view_axes(angles)
+
+    def compiled(lines: Tensor) -> Tensor:
+        from .smear_kernels import smear_planes
+
+        flat = lines.reshape(-1, views, rows, columns).numpy()
+        where = [axis.numpy() for axis in axes], (z.numpy(), up.numpy(), right.numpy())
+        volumes = smear_planes(flat, *where, tuple(cell), tuple(offset), source_distance, torch.get_num_threads())
+        return torch.from_numpy(volumes).reshape(*lines.shape[:-3], *grid)
+
+    def plain(lines: Tensor) -> Tensor:
+        return _smeared(lines, axes, (z, up[:, None], right), source_distance, cell, offset)
+
+    return by_kernel(lines.reshape(*y.shape[:-3], views, rows, columns), compiled, plain, engine)
+
+
+def _smeared(
+    lines: Tensor,
+    axes: tuple[Tensor, Tensor],
+    positions: tuple[Tensor, Tensor, Tensor],
+    source_distance: float,
+    cell: Sequence[float],
+    offset: Sequence[float],
+) -> Tensor:
+    """Σ over views of U⁻² times their values at the projection of every voxel, zero off the detector."""
+    z, up, right = positions
+    rows, columns = lines.shape[-2:]
+    flat = F.pad(lines.reshape(-1, *lines.shape[-3:]), (1, 2, 1, 2)).flatten(2)
+    step = max(1, _LARGEST_PIECE // (len(up) * len(right) * len(flat)))
+    slabs = []
+    for heights in z.split(step):
+        total = flat.new_zeros(len(flat), len(heights), len(up), len(right))
+        for view, (along, ahead) in enumerate(zip(*(axis.tolist() for axis in axes), strict=True)):
+            depth = 1 + (ahead[0] * right + ahead[1] * up) / source_distance
+            column = _place((along[0] * right + along[1] * up) / depth, columns, cell[1], offset[1])
+            row = _place(heights[:, None, None] / depth, rows, cell[0], offset[0])
+            at = (row.long() * (columns + 3) + column.long()).to(lines.device)
+            across, down = column.frac().to(lines), row.frac().to(lines)
+            data = flat[:, view]
+            near = torch.lerp(data[:, at], data[:, at + 1], across)
+            far = torch.lerp(data[:, at + columns + 3], data[:, at + columns + 4], across)
+            total = total + torch.lerp(near, far, down) * depth.pow(-2).to(lines)
+        slabs.append(total)
+    return torch.cat(slabs, 1).reshape(*lines.shape[:-3], len(z), len(up), len(right))
 
 
 def _place(position: Tensor, count: int, cell: float, offset: float) -> Tensor:
-    """Where `grid_sample` finds a position on the detector: −1 … 1 from edge to edge."""
-    return ((position - offset) / cell) * (2 / count)
+    """Where a position lies among cells with a margin of zeros, one before and two behind."""
+    return ((position - offset) / cell + (count + 1) / 2).clamp(0, count + 1)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .twin import by_kernel
 
 __all__ = ["FILTERS", "filtered", "ramp", "smear", "view_weights"]
 
@@ -85,8 +86,9 @@ def smear(
     *,
     cell: float,
     offset: float,
-    radius: float | None = None,
+    radius: float = math.inf,
     arc: bool = False,
+    engine: str = "auto",
 ) -> Tensor:
     """Σ over views of their values at the projection of every pixel, interpolated linearly, zero off the detector.
 
@@ -99,17 +101,39 @@ def smear(
         offset: of the detector, likewise.
         radius: R, for fans.
         arc: whether cells are equal in angle.
+        engine: "auto", "numba" or "torch".
     """
-    height, width = grid
-    options = {"dtype": views.dtype, "device": views.device}
-    x = (torch.arange(width, **options) - (width - 1) / 2) * pixel
-    y = ((height - 1) / 2 - torch.arange(height, **options)[:, None]) * pixel
+    y, x = ((torch.arange(n, dtype=torch.float64) - (n - 1) / 2) * step for n, step in zip(grid, (-pixel, pixel)))
+
+    def compiled(views: Tensor) -> Tensor:
+        from .smear_kernels import smear_lines
+
+        flat = views.reshape(-1, *views.shape[-2:]).numpy()
+        geometry = [axis.numpy() for axis in axes], (y.numpy(), x.numpy()), cell, offset, radius, arc
+        return torch.from_numpy(smear_lines(flat, *geometry, torch.get_num_threads())).reshape(*views.shape[:-2], *grid)
+
+    def plain(views: Tensor) -> Tensor:
+        return _smeared(views, axes, y[:, None].to(views), x.to(views), cell, offset, radius, arc)
+
+    return by_kernel(views, compiled, plain, engine)
+
+
+def _smeared(
+    views: Tensor,
+    axes: tuple[Tensor, Tensor],
+    y: Tensor,
+    x: Tensor,
+    cell: float,
+    offset: float,
+    radius: float,
+    arc: bool,
+) -> Tensor:
     flat = torch.nn.functional.pad(views.reshape(-1, *views.shape[-2:]), (1, 2))
     detectors = views.shape[-1]
-    total = torch.zeros(len(flat), height, width, **options)
+    total = views.new_zeros(len(flat), len(y), len(x))
     for view, (along, ahead) in enumerate(zip(*(axis.tolist() for axis in axes), strict=True)):
         position, gain = along[0] * x + along[1] * y, None
-        if radius is not None:
+        if math.isfinite(radius):
             depth = 1 + (ahead[0] * x + ahead[1] * y) / radius
             gain = 1 / ((position / radius).square() + depth.square() if arc else depth.square())
             position = torch.atan2(position / radius, depth) if arc else position / depth
@@ -117,5 +141,5 @@ def smear(
         near = place.long()
         line = flat[:, view]
         value = torch.lerp(line[:, near], line[:, near + 1], place - near)
-        total += value if gain is None else gain * value
-    return total.reshape(*views.shape[:-2], height, width)
+        total = total + (value if gain is None else gain * value)
+    return total.reshape(*views.shape[:-2], len(y), len(x))

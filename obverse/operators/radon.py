@@ -104,4 +104,5 @@ class Radon(AlongRays, LinearOperator):
             view_axes(theta),
             cell=self.detector_spacing,
             offset=self.detector_offset,
+            engine=self.engine,
         )
