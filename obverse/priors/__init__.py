@@ -3,6 +3,7 @@
 from .base import Functional, Hessian, Prior, Term
 from .denoiser import Denoiser, Denoises
 from .field import GaussianField
+from .mixture import GaussianMixture
 from .positivity import Positivity
 from .shipped import available, load
 from .sparsity import L1, WaveletL1
@@ -15,6 +16,7 @@ __all__ = [
     "Denoises",
     "Functional",
     "GaussianField",
+    "GaussianMixture",
     "Hessian",
     "L1",
     "Positivity",
