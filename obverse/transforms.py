@@ -62,6 +62,9 @@ class Shift(Transform):
 
     largest: float = 0.5
 
+    def __post_init__(self):
+        _require_range(self, 0.0, 1.0)
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return (self.largest * _symmetric(2, generator)).remainder(1.0)
 
@@ -107,6 +110,9 @@ class Rotation(Transform):
 
     largest: float = 180.0
 
+    def __post_init__(self):
+        _require_range(self, 0.0, 360.0)
+
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return self.largest * _symmetric(1, generator)[0]
 
@@ -119,10 +125,13 @@ class Scale(Transform):
     """Magnification about the centre; g () is the logarithm of the factor.
 
     Args:
-        largest: bound on the factor, above 1; its inverse bounds it from below.
+        largest: bound on the factor, at least 1; its inverse bounds it from below.
     """
 
     largest: float = 1.5
+
+    def __post_init__(self):
+        _require_range(self, 1.0, 1e3)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return math.log(self.largest) * _symmetric(1, generator)[0]
@@ -141,6 +150,9 @@ class Homography(Transform):
     """
 
     largest: float = 0.1
+
+    def __post_init__(self):
+        _require_range(self, 0.0, 1.0)
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
         return self.largest * _symmetric(8, generator)
@@ -171,9 +183,10 @@ class Diffeomorphism(Transform):
     slope: float = 0.4
 
     def __post_init__(self):
-        if not 0 < self.slope < 1 or self.modes < 1:
+        if not 0 < self.slope < 1 or not isinstance(self.modes, int) or self.modes < 1:
             raise InputError(
-                f"Diffeomorphism expects a slope between 0 and 1 and at least one mode, got {self.slope}, {self.modes}"
+                f"Diffeomorphism expects a slope between 0 and 1 and modes as a whole number from 1 on, got "
+                f"{self.slope}, {self.modes}"
             )
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
@@ -226,6 +239,13 @@ def _symmetric(count: int, generator: torch.Generator | None) -> Tensor:
     return 2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1
 
 
+def _require_range(transform: "Shift | Rotation | Scale | Homography", low: float, high: float):
+    if not low <= transform.largest <= high:
+        raise InputError(
+            f"{type(transform).__name__} expects largest between {low:g} and {high:g}, got {transform.largest}"
+        )
+
+
 @cache
 def _shape(transform: Transform) -> tuple[int, ...]:
     """The shape of the parameters."""
@@ -240,3 +260,5 @@ def _require(transform: Transform, x: Tensor, g: Tensor):
     if not isinstance(g, Tensor) or tuple(g.shape) != _shape(transform):
         got = tuple(g.shape) if isinstance(g, Tensor) else type(g).__name__
         raise InputError(f"{name} expects parameters of shape {_shape(transform)}, got {got}; draw them with sample")
+    if not bool(g.isfinite().all()):
+        raise InputError(f"{name} expects finite parameters, got NaN or infinite ones; draw them with sample")

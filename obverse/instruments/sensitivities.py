@@ -76,6 +76,8 @@ def birdcage(
             f"birdcage expects a positive number of coils, a multiple of rings, and one ring in 2-D, got {coils} coils "
             f"on {rings} rings for a grid {tuple(grid)}"
         )
+    if not dtype.is_complex:
+        raise InputError(f"birdcage gives complex sensitivities, got dtype {dtype}; use torch.complex64 or complex128")
     if not radius > math.sqrt(2):
         raise InputError(f"birdcage expects a radius above √2, the corners of the image, got {radius}; 1.5 is usual")
     half = max(grid[-2:]) / 2
@@ -155,8 +157,8 @@ def _check(kspace: Tensor, kernel: int, sets: int, threshold: float, crop: float
         raise InputError(f"espirit expects complex k-space (coils, H, W) or (coils, D, H, W), got {got}; convert it")
     if not bool(kspace.isfinite().all()):
         raise InputError("espirit expects finite k-space, got NaN or infinity; set what was not measured to zero")
-    if kernel < 2:
-        raise InputError(f"espirit expects a kernel of at least 2, got {kernel}; 6 is usual")
+    if not isinstance(kernel, int) or kernel < 2:
+        raise InputError(f"espirit expects a whole kernel of at least 2, got {kernel}; 6 is usual")
     if not 1 <= sets < len(kspace):
         raise InputError(f"espirit expects sets from 1 to the number of coils less one, got {sets} of {len(kspace)}")
     if not (0 < threshold < 1 and 0 <= crop <= 1):
@@ -166,8 +168,8 @@ def _check(kspace: Tensor, kernel: int, sets: int, threshold: float, crop: float
 def _centre(kspace: Tensor, calibration: int | Sequence[int], kernel: int) -> Tensor:
     """The calibration region, `(coils, *calibration)`; as wide as the grid where that is smaller."""
     grid = kspace.shape[1:]
-    wanted = (calibration,) * len(grid) if isinstance(calibration, int) else tuple(calibration)
-    if len(wanted) != len(grid):
+    wanted = tuple(calibration) if isinstance(calibration, Sequence) else (calibration,) * len(grid)
+    if len(wanted) != len(grid) or not all(isinstance(size, int) for size in wanted):
         raise InputError(f"espirit expects a calibration size, or one for each axis of {tuple(grid)}, got {wanted}")
     for axis, (size, n) in enumerate(zip(wanted, grid, strict=True), start=1):
         if min(size, n) < min(kernel, n):

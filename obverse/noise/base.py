@@ -14,6 +14,7 @@ an immutable value: drawing from it, or evaluating it, never changes it, and its
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -123,7 +124,7 @@ def positive(value: float | Tensor, owner: str, name: str) -> float | Tensor:
                 "mask bad pixels with operators.Mask instead"
             )
         return value.detach().clone()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not isinstance(value, Real) or not (math.isfinite(value) and value > 0):
         raise InputError(f"{owner} expects a positive finite {name}, got {value!r}; pass a number above zero")
     return float(value)
 
@@ -143,6 +144,8 @@ def like(value: float | Tensor, other: Tensor) -> float | Tensor:
 
 def real_only(value: Tensor, owner: str) -> Tensor:
     """`value`, refused when it is complex or not floating."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{owner} expects a torch tensor, got {type(value).__name__}; convert it with torch.as_tensor")
     if not value.is_floating_point():
         kind = "complex" if value.is_complex() else str(value.dtype)
         hint = "use ComplexGaussian for complex data" if value.is_complex() else "convert with .float() or .double()"

@@ -9,6 +9,7 @@ is linear, `_adjoint`; where its structure gives a closed form it also overrides
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..solvers.algebra import norm, real_inner
-from .inverse import divide_spectrum, solve_normal
+from .inverse import divide_spectrum, require_weight, solve_normal
 
 __all__ = ["Adjoint", "Jacobian", "LinearOperator", "Operator", "constant_like", "require_finite", "tensors_of"]
 
@@ -89,6 +90,8 @@ class Operator(metaclass=_Immutable):
 
         A real `dtype` also sets the matching complex precision of complex constants, and the other way round.
         """
+        if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+            raise InputError(f"an operator is converted to a floating-point type, got {dtype}; use torch.float64")
         copy = object.__new__(type(self))
         for name, value in self.__dict__.items():
             object.__setattr__(copy, name, _converted(value, dtype, device))
@@ -196,7 +199,7 @@ class LinearOperator(Operator):
             tolerance: relative residual for conjugate gradients; by default 1e-6 in float32 and 1e-12 in float64.
 
         Raises:
-            InputError: damping is not positive, or a shape is wrong.
+            InputError: damping is not positive, a weight is negative or not finite, or a shape is wrong.
             NumericsError: conjugate gradients did not reach the tolerance.
         """
         _check(b, self.image_shape, f"{type(self).__name__}.solve expects an image", self.dtype)
@@ -206,6 +209,8 @@ class LinearOperator(Operator):
         real = _matching(b.dtype, False)
         damping_tensor = torch.as_tensor(damping, dtype=real, device=b.device)
         weight_tensor = None if weight is None else torch.as_tensor(weight, dtype=real, device=b.device)
+        if weight_tensor is not None:
+            require_weight(weight_tensor, self.data_shape, f"{type(self).__name__}.solve")
         if tolerance is None:
             tolerance = 1e-6 if real == torch.float32 else 1e-12
         return solve_normal(self, b, damping_tensor, weight_tensor, tolerance, max_iterations)
@@ -318,10 +323,10 @@ class Jacobian(LinearOperator):
 
 
 def _as_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
-    result = tuple(int(n) for n in shape)
-    if not result or any(n < 1 for n in result):
-        raise InputError(f"{name} expects positive sizes such as (1, 64, 64), got {tuple(shape)}")
-    return result
+    sizes = tuple(shape)
+    if not sizes or not all(isinstance(n, Integral) and not isinstance(n, bool) and n > 0 for n in sizes):
+        raise InputError(f"{name} expects positive sizes, whole numbers such as (1, 64, 64), got {shape!r}")
+    return tuple(int(n) for n in sizes)
 
 
 def tensors_of(value: Any) -> Iterator[Tensor]:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import require_whole
 from .base import LinearOperator
 from .colour_filters import colour_filter_tile
 from .filters import as_kernel
@@ -71,12 +72,13 @@ class BurstSampling(LinearOperator):
         boundary: str = "zero",
         dtype: torch.dtype | None = None,
     ):
+        require_whole(factor, "BurstSampling expects a factor")
         if len(image_shape) != 3 or factor < 1 or any(n % factor for n in image_shape[1:]):
             raise InputError(
                 f"BurstSampling expects an image_shape (C, H, W) with sizes divisible by the factor, got "
                 f"{tuple(image_shape)} and {factor}; crop the image"
             )
-        motions = tuple(motions)
+        motions = tuple(motions) if isinstance(motions, Sequence) else (motions,)
         if not motions or not all(isinstance(motion, Motion) for motion in motions):
             raise InputError(f"BurstSampling expects a Motion for each frame, got {motions!r}; see Motion")
         require_sampling(interpolation, boundary, "BurstSampling")

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NumericsError
+from ..errors import InputError, NumericsError
 from .base import LinearOperator, Operator, tensors_of
 
 __all__ = ["Report", "check"]
@@ -75,6 +75,8 @@ def check(A: Operator, seed: int = 0, *, dense: Tensor | None = None, at: Tensor
         >>> check(Identity((1, 2, 2))).figures["adjoint float64"]
         0.0
     """
+    if not isinstance(A, Operator):
+        raise InputError(f"check expects an Operator, got {type(A).__name__}; subclass obverse.operators.Operator")
     trial = _Trial(A, seed)
     _check_value(trial, at)
     if isinstance(A, LinearOperator):

@@ -5,6 +5,8 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from math import isfinite
+from numbers import Number, Real
 
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ __all__ = ["Composition", "LinearComposition", "Scaled", "Stack", "Sum", "compos
 
 def compose(outer: Operator, inner: Operator) -> Operator:
     """outer ∘ inner; linear when both are."""
+    _require_operators("A @ B", outer, inner)
     if outer.image_shape != inner.data_shape:
         raise InputError(
             f"A @ B needs B's data to be A's image: B gives {inner.data_shape}, A expects {outer.image_shape}; "
@@ -89,6 +92,7 @@ class Sum(LinearOperator):
     """A + B."""
 
     def __init__(self, first: LinearOperator, second: LinearOperator):
+        _require_operators("A + B", first, second)
         for name in ("image_shape", "data_shape"):
             if getattr(first, name) != getattr(second, name):
                 raise InputError(f"A + B needs equal {name}, got {getattr(first, name)} and {getattr(second, name)}")
@@ -119,10 +123,13 @@ class Scaled(LinearOperator):
     """c·A with a number c."""
 
     def __init__(self, operator: LinearOperator, factor: float | complex):
-        if isinstance(factor, bool) or not isinstance(factor, int | float | complex):
+        if isinstance(factor, bool) or not isinstance(factor, Number):
             raise InputError(
-                f"an operator is scaled by a number, got {type(factor).__name__}; use @ to compose operators"
+                f"an operator is scaled by a number, got {type(factor).__name__}; use float(...), or @ for operators"
             )
+        factor = float(factor) if isinstance(factor, Real) else complex(factor)  # type: ignore[arg-type]
+        if not isfinite(abs(factor)):
+            raise InputError(f"an operator is scaled by a finite number, got {factor}")
         if isinstance(factor, complex) and not operator.dtype.is_complex:
             raise InputError(f"an operator on real images is scaled by a real number, got {factor}")
         if isinstance(factor, complex) and operator.real_linear:
@@ -171,6 +178,7 @@ class Stack(LinearOperator):
     def __init__(self, operators: tuple[LinearOperator, ...]):
         if not operators:
             raise InputError("stack expects at least one operator, got none")
+        _require_operators("stack", *operators)
         first = operators[0]
         for operator in operators[1:]:
             if operator.image_shape != first.image_shape or operator.data_shape[1:] != first.data_shape[1:]:
@@ -206,6 +214,15 @@ class Stack(LinearOperator):
                 return None
             total = spectrum if total is None else total + spectrum.to(total.device)
         return total
+
+
+def _require_operators(where: str, *operators: object) -> None:
+    for operator in operators:
+        if not isinstance(operator, Operator):
+            raise InputError(
+                f"{where} combines operators, got {type(operator).__name__}; apply an operator to an image as A(x), "
+                "and use Dense for a matrix"
+            )
 
 
 def _composed_dtype(outer: Operator, inner: Operator) -> torch.dtype:

@@ -75,8 +75,8 @@ class ConeBeam(LinearOperator):
             raise InputError(f"ConeBeam expects an image_shape (C, D, H, W), got {tuple(image_shape)}; add an axis")
         if dtype.is_complex:
             raise InputError(f"ConeBeam expects a real dtype, got {dtype}; it takes complex volumes as they are")
-        if len(detector_shape) != 2:
-            raise InputError(f"ConeBeam expects a detector_shape (rows, columns), got {tuple(detector_shape)}")
+        if not isinstance(detector_shape, Sequence) or len(detector_shape) != 2:
+            raise InputError(f"ConeBeam expects a detector_shape (rows, columns), got {detector_shape!r}")
         require_engine(engine, "ConeBeam")
         directions = as_angles(angles, "ConeBeam")
         super().__init__(image_shape, (image_shape[0], len(directions), *detector_shape), dtype)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 from .base import LinearOperator
 from .boundary import require_boundary
 
@@ -30,7 +31,7 @@ class Gradient(LinearOperator):
 
     Args:
         image_shape: `(C, H, W)` or `(C, D, H, W)`.
-        spacing: pixel size along each spatial axis, positive; 1 everywhere by default.
+        spacing: pixel size along each spatial axis, or one for all, positive; 1 everywhere by default.
         boundary: "neumann" (no difference across the far edge) or "circular".
         dtype: precision of the images.
 
@@ -44,7 +45,7 @@ class Gradient(LinearOperator):
     def __init__(
         self,
         image_shape: Sequence[int],
-        spacing: Sequence[float] | None = None,
+        spacing: float | Sequence[float] | None = None,
         boundary: str = "neumann",
         dtype: torch.dtype = torch.float32,
     ):
@@ -52,7 +53,8 @@ class Gradient(LinearOperator):
         if axes < 1:
             raise InputError(f"Gradient expects an image_shape such as (1, 64, 64), got {tuple(image_shape)}")
         super().__init__(image_shape, (axes, *image_shape), dtype)
-        spacing = (1.0,) * axes if spacing is None else tuple(float(s) for s in spacing)
+        lengths = as_numbers(1.0 if spacing is None else spacing, "Gradient expects spacings", torch.float64)
+        spacing = tuple((lengths.expand(axes) if lengths.ndim == 0 else lengths).tolist())
         if len(spacing) != axes or not all(math.isfinite(s) and s > 0 for s in spacing):
             raise InputError(
                 f"Gradient expects {axes} positive spacings, got {spacing}; give one for each spatial axis"

@@ -165,7 +165,7 @@ class Downsample(LinearOperator):
 
 
 def _per_axis(value: int | Sequence[int], axes: int, name: str) -> tuple[int, ...]:
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    values = tuple(value) if isinstance(value, Sequence) else (value,) * axes
     if len(values) != axes or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         raise InputError(f"Downsample expects {name} as an integer or {axes} integers, got {value!r}")
     return values

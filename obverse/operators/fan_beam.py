@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import require_whole
 from .base import LinearOperator
 from .filtered_backprojection import filtered, ramp, smear, view_weights
 from .projection import AlongRays
@@ -77,6 +78,7 @@ class FanBeam(AlongRays, LinearOperator):
             raise InputError(f"FanBeam expects detector 'flat' or 'arc', got {detector!r}; choose one")
         theta = as_angles(angles, "FanBeam")
         require_positive("FanBeam", spacing=spacing, detector_spacing=detector_spacing, source_distance=source_distance)
+        require_whole(detectors, "FanBeam expects the number of detectors")
         if detectors < 1 or not (isfinite(detector_offset) and 0 <= detector_distance < float("inf")):
             raise InputError(
                 "FanBeam expects at least one detector, a finite offset and a detector_distance of at least zero, "

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..errors import NumericsError
+from ..errors import InputError, NumericsError
 from ..solvers.linear import cg
 
 if TYPE_CHECKING:
     from .base import LinearOperator
 
-__all__ = ["divide_spectrum", "solve_normal"]
+__all__ = ["divide_spectrum", "require_weight", "solve_normal"]
 
 
 def solve_normal(
@@ -35,6 +35,22 @@ def solve_normal(
 
     inverse = _Inverse(operator, tolerance, max_iterations)
     return _ImplicitSolve.apply(b, damping, weight, inverse, *differentiable_tensors(operator))  # type: ignore[return-value]
+
+
+def require_weight(weight: Tensor, data_shape: tuple[int, ...], name: str) -> None:
+    """An InputError unless `weight` holds inverse variances that broadcast to the data, with batch axes or not."""
+    last = tuple(weight.shape[max(weight.ndim - len(data_shape), 0) :])
+    fits = all(n in (1, m) for n, m in zip(reversed(last), reversed(data_shape), strict=False))
+    if not fits:
+        raise InputError(
+            f"{name} expects a weight that broadcasts to data of shape {data_shape}, got {tuple(weight.shape)}; "
+            "reshape it"
+        )
+    if not bool(((weight >= 0) & weight.isfinite()).all()):
+        raise InputError(
+            f"{name} expects weights of at least zero, the inverse variances, got negative or infinite ones or NaN; "
+            "give zero to data that do not count"
+        )
 
 
 def divide_spectrum(b: Tensor, eigenvalues: Tensor, axes: int) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 from .base import require_finite
 
 __all__ = ["Motion", "centre_of", "pixel_grid", "pixel_matrix"]
@@ -93,12 +94,15 @@ class Motion:
     def from_pixels(matrix: Tensor, size: Sequence[int]) -> "Motion":
         """A motion of images of `size` (H, W) given as is usual elsewhere: `matrix` (3, 3) on (x, y, 1) = (column, row,
         1) in pixels, with the origin at the centre of the first pixel."""
+        require_finite(matrix, "Motion.from_pixels expects a matrix")
         swap = torch.eye(3, dtype=matrix.dtype, device=matrix.device)[[1, 0, 2]]
         return Motion(_conjugated(swap @ matrix @ swap, [-c for c in centre_of(size)]))
 
     def inverse(self) -> "Motion":
         """The motion that undoes this one."""
-        inverse = torch.linalg.inv(self.matrix)
+        inverse, failed = torch.linalg.inv_ex(self.matrix)
+        if bool(failed):
+            raise InputError("a motion that has an inverse is expected, got a singular matrix; correct it")
         return Motion(inverse / inverse[2, 2])
 
     def __matmul__(self, other: "Motion") -> "Motion":
@@ -155,7 +159,9 @@ def _conjugated(matrix: Tensor, centre: Sequence[float]) -> Tensor:
 
 def _parameters(values: Tensor | Sequence[float], count: int, name: str, meaning: str) -> Tensor:
     """`values` as a finite float tensor; numbers become float64, so that positions in large images stay exact."""
-    tensor = values if isinstance(values, Tensor) else torch.tensor([float(v) for v in values], dtype=torch.float64)
+    tensor = (
+        values if isinstance(values, Tensor) else as_numbers(values, f"Motion.{name} expects {meaning}", torch.float64)
+    )
     require_finite(tensor, f"Motion.{name} expects parameters")
     if tuple(tensor.shape) != (count,):
         raise InputError(f"Motion.{name} expects {meaning}, a tensor ({count},), got {tuple(tensor.shape)}; reshape it")

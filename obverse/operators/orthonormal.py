@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 from .base import LinearOperator
 
 __all__ = ["OrthonormalTransform", "kept_indices"]
@@ -86,7 +87,7 @@ def kept_indices(kept: int | Sequence[int] | Tensor, grid: Sequence[int], name: 
     elif isinstance(kept, int) and not isinstance(kept, bool):
         indices = torch.arange(min(max(kept, 0), total + 1))
     else:
-        indices = torch.as_tensor(kept)
+        indices = as_numbers(kept, f"{name} expects the positions kept")
         if indices.ndim != 1 or indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
             raise InputError(f"{name} expects kept as a number, a list of positions or a mask, got {kept!r}; see help")
         indices = indices.long().clone()

@@ -79,6 +79,8 @@ class PhaseRetrieval(Operator):
             InputError: the shape is wrong, the data are negative or not finite, or all of them are zero.
         """
         data = tuple(range(-len(self.data_shape), 0))
+        if not isinstance(y, Tensor):
+            raise InputError(f"spectral_start expects a torch tensor, got {type(y).__name__}; use torch.as_tensor")
         if tuple(y.shape[y.ndim - len(self.data_shape) :]) != self.data_shape or y.is_complex():
             raise InputError(
                 f"spectral_start expects real intensities (*batch, {', '.join(map(str, self.data_shape))}), "

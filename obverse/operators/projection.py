@@ -45,7 +45,7 @@ class AlongRays:
         if self.engine not in _ENGINES:
             expected = ", ".join(map(repr, _ENGINES))
             raise InputError(f"{type(self).__name__} expects engine {expected}, got {self.engine!r}; choose one")
-        self._rays = (*(part.to(self.dtype) for part in rays[:3]), rays[3])
+        self._rays = (*(part.to(_real(self.dtype)) for part in rays[:3]), rays[3])
 
     @property
     def _grid(self) -> tuple[int, int]:
@@ -70,6 +70,11 @@ class AlongRays:
         return circulant_inverse(lambda v: backproject(project(v, doubled), doubled), self._grid, damping, weight)
 
     def _require_data(self, y: Tensor, name: str) -> None:
+        if not isinstance(y, Tensor):
+            raise InputError(
+                f"{type(self).__name__}.{name} expects data as a torch tensor, got {type(y).__name__}; convert them "
+                "with torch.as_tensor"
+            )
         if tuple(y.shape[-3:]) != self.data_shape or not y.is_floating_point():
             raise InputError(
                 f"{type(self).__name__}.{name} expects real data (*batch, {', '.join(map(str, self.data_shape))}), "
@@ -131,6 +136,11 @@ class _Backproject(_Linear):
     @staticmethod
     def vmap(info: Any, in_dims: Any, y: Tensor, geometry: ProjectionGeometry) -> Any:
         return backproject(y.movedim(in_dims[0], 0), geometry), 0
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """The type of a ray's numbers, which stay real where images are complex."""
+    return torch.empty((), dtype=dtype).real.dtype
 
 
 def _engine(x: Tensor, geometry: ProjectionGeometry) -> Any:

@@ -17,6 +17,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .filters import by_parts
+
 __all__ = ["circulant_inverse"]
 
 _FLOOR = 0.4
@@ -47,6 +49,8 @@ def circulant_inverse(
     total = (1.0 if weight is None else weight.detach().mean()) * eigenvalues + damping.detach()
 
     def inverse(v: Tensor) -> Tensor:
+        if v.is_complex():
+            return by_parts(inverse, v)
         padded = torch.fft.rfft2(v, s=wide) / total
         return torch.fft.irfft2(padded, s=wide)[..., :height, :width]
 

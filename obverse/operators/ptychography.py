@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 from .base import LinearOperator, constant_like, require_finite
 from .fourier import Fourier
 from .phase_retrieval import PhaseRetrieval
@@ -48,7 +49,7 @@ class ScannedProbe(LinearOperator):
                 f"ScannedProbe expects an image_shape (1, H, W), a probe (h, w) and a complex dtype, got "
                 f"{tuple(image_shape)}, {tuple(probe.shape)} and {dtype}; reshape them"
             )
-        corners = torch.as_tensor(positions)
+        corners = as_numbers(positions, "ScannedProbe expects positions")
         if corners.ndim != 2 or corners.shape[-1] != 2 or corners.is_floating_point() or len(corners) == 0:
             raise InputError(
                 f"ScannedProbe expects positions as integers (n, 2), got {corners.dtype} of shape "

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import require_whole
 from .base import LinearOperator
 from .filtered_backprojection import filtered, ramp, smear, view_weights
 from .projection import AlongRays
@@ -73,7 +74,7 @@ class Radon(AlongRays, LinearOperator):
         require_positive("Radon", spacing=spacing, detector_spacing=detector_spacing)
         if detectors is None:
             detectors = ceil(hypot(*image_shape[1:]) * spacing / detector_spacing)
-        if detectors < 1 or not isfinite(detector_offset):
+        if require_whole(detectors, "Radon expects the number of detectors") < 1 or not isfinite(detector_offset):
             raise InputError(
                 f"Radon expects at least one detector and a finite offset, got {detectors}, {detector_offset}"
             )

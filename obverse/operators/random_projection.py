@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import require_whole
 from .base import LinearOperator, constant_like
 from .cosine import Cosine
 from .elementary import Dense
@@ -41,7 +42,7 @@ def gaussian_projection(
     >>> gaussian_projection((1, 4, 4), 5).data_shape
     (1, 1, 5)
     """
-    if count < 1:
+    if require_whole(count, "gaussian_projection expects the count of measurements") < 1:
         raise InputError(f"gaussian_projection expects a positive count of measurements, got {count}")
     generator = torch.Generator().manual_seed(seed)
     wide = torch.complex128 if dtype.is_complex else torch.float64
@@ -79,9 +80,10 @@ class StructuredRandom(LinearOperator):
     ):
         grid = tuple(image_shape[1:])
         pixels = prod(grid)
-        if not 1 <= count <= pixels:
+        seed = require_whole(seed, "StructuredRandom expects a seed")
+        if not 1 <= require_whole(count, "StructuredRandom expects the number of measurements") <= pixels:
             raise InputError(f"StructuredRandom expects between 1 and {pixels} measurements, got {count}")
-        if layers < 1:
+        if require_whole(layers, "StructuredRandom expects the number of layers") < 1:
             raise InputError(f"StructuredRandom expects at least one layer, got {layers}")
         if transform not in ("hadamard", "cosine"):
             raise InputError(f"StructuredRandom expects transform 'hadamard' or 'cosine', got {transform!r}")

@@ -15,11 +15,13 @@ Reference: Joseph, "An improved algorithm for reprojecting rays through pixel im
 """
 
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 
 __all__ = ["Rays", "as_angles", "cell_positions", "ray_table", "require_positive", "view_axes"]
 
@@ -69,7 +71,7 @@ def cell_positions(detectors: int, spacing: float, offset: float) -> Tensor:
 
 def as_angles(angles: Tensor | Sequence[float], name: str) -> Tensor:
     """Angles in radians as a float64 vector."""
-    result = torch.as_tensor(angles, dtype=torch.float64).detach().cpu()
+    result = as_numbers(angles, f"{name} expects angles in radians", torch.float64).detach().cpu()
     if result.ndim != 1 or len(result) == 0 or not bool(result.isfinite().all()):
         raise InputError(
             f"{name} expects angles as a vector of finite radians, got shape {tuple(result.shape)}; "
@@ -81,5 +83,5 @@ def as_angles(angles: Tensor | Sequence[float], name: str) -> Tensor:
 def require_positive(name: str, **lengths: float) -> None:
     """Every length is a finite number above zero."""
     for what, value in lengths.items():
-        if not 0 < value < float("inf"):
+        if not isinstance(value, Real) or not 0 < value < float("inf"):
             raise InputError(f"{name} expects {what} above zero, got {value}; give it in the unit of spacing")

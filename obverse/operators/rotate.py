@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers
 from .base import LinearOperator, require_finite
 from .boundary import require_boundary
 from .filters import by_parts
@@ -66,7 +67,7 @@ class Rotate(LinearOperator):
         if len(image_shape) != 3:
             raise InputError(f"Rotate expects an image_shape (C, H, W), got {tuple(image_shape)}")
         super().__init__(image_shape, image_shape, dtype)
-        angles = torch.as_tensor(degrees, dtype=torch.float64).detach().cpu().reshape(-1)
+        angles = as_numbers(degrees, "Rotate expects angles in degrees", torch.float64).detach().cpu().reshape(-1)
         require_finite(angles, "Rotate expects angles in degrees")
         if len(angles) not in (1, image_shape[0]):
             raise InputError(f"Rotate expects one angle or {image_shape[0]}, one for each channel, got {len(angles)}")

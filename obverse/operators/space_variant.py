@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers, require_whole
 from .base import LinearOperator, constant_like, require_finite
 from .boundary import extend, fold, good_size, is_smooth, require_boundary
 from .filters import by_parts
@@ -161,7 +162,7 @@ def interpolate_psfs(
     """
     axes = len(image_shape) - 1
     require_finite(psfs, "interpolate_psfs expects PSFs")
-    places = [torch.as_tensor(p, dtype=torch.float64) for p in positions]
+    places = [as_numbers(p, "interpolate_psfs expects positions", torch.float64) for p in positions]
     counts = tuple(len(p) for p in places)
     if axes not in (2, 3) or len(places) != axes or psfs.ndim not in (2 * axes, 2 * axes + 1):
         raise InputError(
@@ -173,7 +174,7 @@ def interpolate_psfs(
             f"interpolate_psfs expects a PSF for each place and increasing positions, got PSFs {tuple(psfs.shape)} "
             f"for {counts} places; sort them"
         )
-    if rank is not None and not 1 <= rank <= prod(counts):
+    if rank is not None and not 1 <= require_whole(rank, "interpolate_psfs expects a rank") <= prod(counts):
         raise InputError(f"interpolate_psfs expects a rank from 1 to {prod(counts)} places, got {rank}; choose one")
     kernels = psfs.detach().flatten(0, axes - 1)
     maps = torch.eye(len(kernels), dtype=torch.float64)

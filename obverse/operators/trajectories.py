@@ -8,11 +8,13 @@ References: Winkelmann et al., "An optimal radial profile order based on the gol
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from .arguments import as_numbers, require_whole
 
 __all__ = ["golden_angles", "radial", "spiral", "uniform_angles"]
 
@@ -35,7 +37,7 @@ def golden_angles(count: int, first: int = 0) -> Tensor:
     return torch.remainder(index * _GOLDEN_ANGLE, 2 * math.pi)
 
 
-def radial(angles: Tensor, samples: int) -> Tensor:
+def radial(angles: Tensor | Sequence[float], samples: int) -> Tensor:
     """Spokes through the centre: `(len(angles) · samples, 2)` points, spoke by spoke.
 
     Args:
@@ -51,7 +53,7 @@ def radial(angles: Tensor, samples: int) -> Tensor:
     return _turned(angles, radius, torch.zeros_like(radius))
 
 
-def spiral(angles: Tensor, samples: int, turns: float) -> Tensor:
+def spiral(angles: Tensor | Sequence[float], samples: int, turns: float) -> Tensor:
     """Archimedean spirals from the centre to radius ½: `(len(angles) · samples, 2)` points, interleaf by interleaf.
 
     The speed is constant away from the centre: the radius grows as the square root of time, so that samples are spread
@@ -69,16 +71,21 @@ def spiral(angles: Tensor, samples: int, turns: float) -> Tensor:
     return _turned(angles, 0.5 * progress, 2 * math.pi * turns * progress)
 
 
-def _turned(angles: Tensor, radius: Tensor, phase: Tensor) -> Tensor:
+def _turned(angles: Tensor | Sequence[float], radius: Tensor, phase: Tensor) -> Tensor:
     """Points (radius, phase) of one curve, turned by each angle."""
-    if angles.ndim != 1:
-        raise InputError(f"a trajectory expects angles of shape (S,), got {tuple(angles.shape)}; flatten them")
-    turned = angles.double()[:, None] + phase.to(angles.device)
+    angles = as_numbers(angles, "a trajectory expects angles in radians", torch.float64)
+    if angles.ndim != 1 or not bool(angles.isfinite().all()):
+        raise InputError(
+            f"a trajectory expects finite angles of shape (S,), got {angles.dtype} of shape {tuple(angles.shape)}; "
+            "flatten them, and leave out NaN"
+        )
+    turned = angles[:, None] + phase.to(angles.device)
     points = radius.to(angles.device)[..., None] * torch.stack([turned.sin(), turned.cos()], -1)
     return points.reshape(-1, 2)
 
 
 def _positive(count: int, expects: str) -> int:
+    count = require_whole(count, expects)
     if count < 1:
         raise InputError(f"{expects} of at least 1, got {count}; measure something")
-    return int(count)
+    return count
