@@ -1,8 +1,8 @@
 """One image of 256² through the shipped grey denoiser: Obverse against deepinv's DRUNet with the very same weights.
 
 The architectures agree, so that the weights are copied into deepinv's class (same widths, same number of blocks) and
-both give the same picture, hence the same PSNR; the full-size DRUNet, with fresh weights, shows what a user of deepinv's
-default pays. `fast` computes the convolutions in bfloat16; its PSNR is measured beside it.
+both give the same picture, hence the same PSNR. The full-size DRUNet, with fresh weights, shows what a user of the
+peer's default pays. `fast` computes the convolutions in bfloat16; its PSNR is measured beside it.
 """
 
 import dataclasses

@@ -1,7 +1,8 @@
 """Denoising of photographs by every shipped prior, beside the figures that were published for others.
 
 White noise of standard deviation 15, 25 and 50 (of 255), neither clipped nor rounded, one fixed draw an image; PSNR
-with peak 255 of the unrounded result, averaged over images. Grey: CBSD68 turned grey by luma, and Set12. Colour: CBSD68.
+with peak 255 of the unrounded result, averaged over images. Grey: CBSD68 turned grey by luma, and Set12. Colour:
+CBSD68.
 
 Published figures, as their papers and the repositories of DnCNN and DPIR state them: BM3D, CBM3D (Dabov et al. 2007),
 DnCNN (Zhang et al. 2017), FFDNet (Zhang et al. 2018), DRUNet (Zhang et al. 2021).
