@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from .. import __version__
 from .objectives import Objective
+from .parallel import Processes
 from .recipe import Recipe
 
 __all__ = ["make_card"]
@@ -16,24 +17,21 @@ __all__ = ["make_card"]
 
 def make_card(
     recipe: Recipe,
-    network: nn.Module,
+    weights: Mapping[str, Tensor],
     objective: Objective,
     figures: Mapping[str, float],
-    *,
-    steps: int,
-    seconds: float,
-    device: torch.device,
-    processes: int = 1,
+    state: Mapping[str, Any],
+    processes: Processes,
 ) -> dict[str, Any]:
     """The card of a trained network.
 
     Args:
+        weights: by name.
         figures: of the validation, for these very weights.
-        steps: taken until these weights.
-        seconds: of training, interruptions left out.
-        device: of each process.
+        state: steps taken, and seconds, interruptions left out.
         processes: that trained together.
     """
+    device = processes.device.type
     settings = recipe.model_dump(mode="json")
     return {
         "name": recipe.name,
@@ -41,16 +39,16 @@ def make_card(
         "network": settings["network"],
         "channels": recipe.data.channels,
         "sigma_range": getattr(objective, "sigma_range", None),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "parameters": sum(value.numel() for value in weights.values()),
         "objective": settings["objective"],
         "data": settings["data"],
         "recipe": settings,
         "command": f"obverse train recipes/{recipe.name}.yaml",
         "seed": recipe.seed,
-        "steps": steps,
-        "seconds": round(seconds),
-        "device": f"{device.type}, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type,
-        "processes": processes,
+        "steps": state["step"],
+        "seconds": round(state["seconds"]),
+        "device": f"{device}, {torch.get_num_threads()} threads" if device == "cpu" else torch.cuda.get_device_name(),
+        "processes": processes.count,
         "metrics": dict(figures),
         "versions": {"obverse": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }

@@ -1,7 +1,8 @@
 """Checkpoints: all that training needs to go on as if it had never stopped.
 
 One safetensors file, written atomically and verified when read: weights, their running mean, the optimiser's moments,
-the step. Data and noise need nothing, since both follow from the seed and the step.
+the best weights so far if training may stop early, and the step. Data and noise need nothing, since both follow from
+the seed and the step. The file is the same whether one process wrote it or several, of which each held a part.
 """
 
 import json
@@ -12,61 +13,85 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import FormatError, InputError
 from ..io.safe import read_safetensors, write_safetensors
+from .parallel import Processes, load_whole, whole, whole_like
 from .recipe import Recipe
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["Training", "load_checkpoint", "save_checkpoint", "weights_of"]
 
 
-def save_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, state: Mapping[str, Any]
-) -> None:
-    """Write a checkpoint over an older one.
+class Training:
+    """What changes while a network is trained.
 
     Args:
-        state: plain figures: the step, the best validation, the recipe.
+        network: being trained.
+        average: the running mean of its weights.
+        optimiser: over the network's parameters.
+
+    Attributes:
+        best: copy of the running mean's weights at the best validation, if they are to be kept.
+        state: plain figures: step, seconds, the best validation's figures, validations since.
     """
+
+    def __init__(self, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer):
+        self.network, self.average, self.optimiser = network, average, optimiser
+        self.best: dict[str, Tensor] = {}
+        self.state: dict[str, Any] = {"step": 0, "best": None, "waited": 0, "seconds": 0.0}
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights, whole and on the CPU; several processes must ask together."""
+    return {name: whole(value).detach().contiguous().cpu() for name, value in module.state_dict().items()}
+
+
+def save_checkpoint(path: Path, training: Training, recipe: Recipe, processes: Processes) -> None:
+    """Write a checkpoint over an older one; all processes call it, the first one writes."""
     arrays: dict[str, Tensor] = {}
-    for prefix, module in (("network", network), ("average", average)):
-        arrays |= {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
-    names = [name for name, _ in network.named_parameters()]
-    for name, entry in zip(names, _moments(optimiser), strict=True):
-        arrays |= {f"optimiser/{name}/{key}": torch.as_tensor(value) for key, value in entry.items()}
-    arrays = {name: value.detach().contiguous().cpu() for name, value in arrays.items()}
-    write_safetensors(path, arrays, {"state": json.dumps(state)}, overwrite=True)
+    modules = {"network": weights_of(training.network), "average": weights_of(training.average), "best": training.best}
+    for prefix, weights in modules.items():
+        arrays |= {f"{prefix}/{name}": value for name, value in weights.items()}
+    for name, parameter in training.network.named_parameters():
+        moments = training.optimiser.state.get(parameter, {})
+        arrays |= {
+            f"optimiser/{name}/{key}": whole(torch.as_tensor(value)).detach().contiguous().cpu()
+            for key, value in moments.items()
+        }
+    if processes.first:
+        state = training.state | {"recipe": recipe.model_dump(mode="json")}
+        write_safetensors(path, arrays, {"state": json.dumps(state)}, overwrite=True)
 
 
-def load_checkpoint(
-    path: Path, network: nn.Module, average: nn.Module, optimiser: torch.optim.Optimizer, recipe: Recipe
-) -> dict[str, Any]:
-    """Put a checkpoint's contents in place and return its figures.
+def load_checkpoint(path: Path, training: Training, recipe: Recipe, processes: Processes) -> None:
+    """Put a checkpoint's contents in place; the first process reads it for all.
 
     Raises:
         InputError: it belongs to another recipe.
         FormatError: it is damaged.
     """
-    arrays, metadata = read_safetensors(path)
-    state = json.loads(metadata["state"])
-    # Through the recipe's own class, so that a setting which a newer version adds counts with its default.
-    begun, asked = Recipe(**state["recipe"]).model_dump(mode="json"), recipe.model_dump(mode="json")
+    content, metadata = processes.from_first(lambda: read_safetensors(path))
+    try:
+        state = json.loads(metadata["state"])
+        # Through the recipe's own class, so that a setting which a newer version adds counts with its default.
+        begun = Recipe(**state.pop("recipe")).model_dump(mode="json")
+    except (KeyError, ValueError, TypeError) as error:
+        raise FormatError(f"{path} expects the state of a training, got none; train into another folder") from error
+    asked = recipe.model_dump(mode="json")
     changed = [name for name in asked if begun[name] != asked[name]]
     if changed:
         raise InputError(
             f"{path} expects the recipe it was begun with, got another {', '.join(changed)}; train into another folder"
         )
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    for prefix, module in (("network/", network), ("average/", average)):
-        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    for name, parameter in network.named_parameters():
-        prefix = f"optimiser/{name}/"
-        entry = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        optimiser.state[parameter] = {
-            key: value if key == "step" else value.to(parameter) for key, value in entry.items()
+    tensors = {name: torch.from_numpy(array) for name, array in content.items()}
+    load_whole(training.network, _below("network/", tensors))
+    load_whole(training.average, _below("average/", tensors))
+    for name, parameter in training.network.named_parameters():
+        moments = _below(f"optimiser/{name}/", tensors)
+        training.optimiser.state[parameter] = {
+            key: value if key == "step" else whole_like(value, parameter) for key, value in moments.items()
         }
-    return state
+    training.best, training.state = _below("best/", tensors), state
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> list[dict[str, Tensor]]:
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    return [optimiser.state.get(parameter, {}) for parameter in parameters]
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

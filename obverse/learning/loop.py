@@ -1,10 +1,14 @@
 """The training loop: one network, one objective, one stream of data.
 
     repeat: loss of a batch → gradient, clipped → AdamW at a rate that rises, then falls as a cosine → running mean
-    now and then: validate the running mean, keep it if it is the best so far, write a checkpoint
+    now and then: validate the running mean; stop if it has not got better for long; write a checkpoint
 
 The folder holds `metrics.jsonl` (a line a step), `checkpoint.safetensors` and, at the end, `NAME.safetensors` with its
-card. Killed at any moment, training goes on from the last checkpoint along the same curve.
+card. Killed at any moment, training goes on from the last checkpoint along the same curve; shared by several processes,
+it takes the same steps.
+
+Reference: Loshchilov, Hutter, "Decoupled weight decay regularization" and "SGDR: stochastic gradient descent with warm
+restarts", ICLR 2019 and 2017.
 """
 
 import copy
@@ -12,20 +16,20 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import InputError, NumericsError
 from ..networks import build, load, save
 from .card import make_card
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import Training, load_checkpoint, save_checkpoint, weights_of
 from .data import places
 from .datasets import datasets
 from .interruption import Interruption
 from .metrics import Metrics
 from .objectives import make_objective
+from .parallel import Processes, join, load_whole, local, shard, whole
 from .recipe import Recipe, data_folder
 
 __all__ = ["learning_rate", "train"]
@@ -44,7 +48,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 def train(
     recipe: Recipe, folder: Path, *, resume: bool = False, overwrite: bool = False, callback: Callback | None = None
 ) -> Path:
-    """Train as a recipe says.
+    """Train as a recipe says, together with the other processes if torchrun started several.
 
     Args:
         folder: for everything written.
@@ -60,76 +64,124 @@ def train(
         NumericsError: the loss is not finite; the last checkpoint is left as it was.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after the step was finished and a checkpoint written.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    training, validation = datasets(recipe)
-    objective = make_objective(recipe.objective)
-    torch.manual_seed(recipe.seed)
-    network = build(recipe.network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.start is not None:
-        network.load_state_dict(load(data_folder(recipe.start))[0].state_dict())
-    average = copy.deepcopy(network).requires_grad_(False)
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    with join() as processes:
+        return _train(recipe, folder, resume, overwrite, callback, processes)
 
-    folder.mkdir(parents=True, exist_ok=True)
+
+def _train(
+    recipe: Recipe, folder: Path, resume: bool, overwrite: bool, callback: Callback | None, processes: Processes
+) -> Path:
+    device, (offset, share) = processes.device, processes.share(recipe.batch)
+    items, held_out = datasets(recipe)
+    objective = make_objective(recipe.objective)
+    training = _begin(recipe, processes)
+    network, average, optimiser, state = training.network, training.average, training.optimiser, training.state
+
     checkpoint = folder / "checkpoint.safetensors"
-    state: dict[str, Any] = {"step": 0, "best": None, "waited": 0, "seconds": 0.0, "recipe": recipe.model_dump()}
-    if overwrite:
-        checkpoint.unlink(missing_ok=True)
-    if checkpoint.exists():
-        if not resume:
-            raise InputError(f"{folder} holds a training already; pass --resume to go on or --overwrite to begin again")
-        state = load_checkpoint(checkpoint, network, average, optimiser, recipe)
+    if processes.from_first(lambda: _found(checkpoint, resume, overwrite)):
+        load_checkpoint(checkpoint, training, recipe, processes)
+        state = training.state
+
+    def validate() -> dict[str, float]:
+        with torch.no_grad():
+            if recipe.shard:  # no process has all the weights, so all take part
+                figures = objective.validate(average, held_out, device)
+                return processes.from_first(lambda: figures)
+            return processes.from_first(lambda: objective.validate(average, held_out, device))
 
     began, saved = time.monotonic() - state["seconds"], time.monotonic()
-    with Interruption() as interruption, Metrics(folder / "metrics.jsonl", state["step"]) as metrics:
-        while state["step"] < recipe.steps and not _stopped(recipe, state):
+    log = folder / "metrics.jsonl" if processes.first else None
+    with Interruption() as interruption, Metrics(log, state["step"]) as metrics:
+        while state["step"] < recipe.steps and not _stalled(recipe, training):
             step = state["step"]
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(recipe, step)
-            batch = places(len(training), step * recipe.batch, recipe.batch, recipe.seed)
+            batch = places(len(items), step * recipe.batch + offset, share, recipe.seed)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                loss = objective.loss(network, training, batch, device)
+                loss = objective.loss(network, items, batch, device)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip))
+            if not recipe.shard:  # FSDP averages by itself
+                processes.average(parameter.grad for parameter in network.parameters())
+            norm = float(whole(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)))
             if not math.isfinite(norm):
-                raise NumericsError(f"expected a finite loss, got {loss.item()} at step {step}; lower the rate")
+                raise NumericsError(f"expected a finite gradient, got {norm} at step {step}; lower the rate or clip")
             optimiser.step()
             _follow(average, network, min(recipe.average, (1 + step) / (10 + step)))
+
+            due = processes.first and time.monotonic() - saved >= recipe.checkpoint_seconds
+            total, asked, due = processes.sum(loss.item(), interruption.asked, due)
             state["step"], state["seconds"] = step + 1, time.monotonic() - began
-            record = {"step": step + 1, "loss": loss.item(), "gradient": norm, "seconds": round(state["seconds"], 2)}
+            record = {"step": step + 1, "loss": total / processes.count, "gradient": norm}
             last = state["step"] == recipe.steps
             if last or state["step"] % recipe.validate_every == 0:
-                with torch.no_grad():
-                    figures = objective.validate(average, validation, device)
+                figures = validate()
+                _compare(recipe, training, figures, objective.metric)
                 record |= figures
-                better = state["best"] is None or figures[objective.metric] > state["best"][objective.metric]
-                state["best"] = figures if better else state["best"]
-                state["waited"] = 0 if better else state["waited"] + 1
-            metrics.write(record)
+            metrics.write(record | {"seconds": round(state["seconds"], 2)})
             if callback is not None:
-                callback(step + 1, recipe.steps, loss.item())
-            over = last or _stopped(recipe, state) or interruption.asked
-            if over or time.monotonic() - saved >= recipe.checkpoint_seconds:
+                callback(step + 1, recipe.steps, record["loss"])
+            if last or asked or due or _stalled(recipe, training):
                 metrics.flush()
-                save_checkpoint(checkpoint, network, average, optimiser, state)
+                save_checkpoint(checkpoint, training, recipe, processes)
                 saved = time.monotonic()
-            if interruption.asked and not last:
+            if asked and not last:
                 raise KeyboardInterrupt(f"interrupted after step {step + 1}, which is kept; pass --resume to go on")
+
+    if training.best:
+        load_whole(average, training.best)
+    figures, weights = validate(), weights_of(average)
     path = folder / f"{recipe.name}.safetensors"
-    with torch.no_grad():
-        figures = objective.validate(average, validation, device)
-    card = make_card(recipe, average, objective, figures, steps=state["step"], seconds=state["seconds"], device=device)
-    save(path, average, card, overwrite=True)
+    if processes.first:
+        trained = build(recipe.network)
+        trained.load_state_dict(weights)
+        save(path, trained, make_card(recipe, weights, objective, figures, training.state, processes), overwrite=True)
     return path
+
+
+def _begin(recipe: Recipe, processes: Processes) -> Training:
+    torch.manual_seed(recipe.seed)
+    network = build(recipe.network).to(processes.device)
+    if not recipe.shard:  # FSDP wants rows in memory order
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.start is not None:
+        network.load_state_dict(load(data_folder(recipe.start))[0].state_dict())
+    average = copy.deepcopy(network).requires_grad_(False)
+    if recipe.shard:
+        shard(network, processes)
+        shard(average, processes)
+    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
+    return Training(network, average, optimiser)
+
+
+def _found(checkpoint: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    if overwrite:
+        checkpoint.unlink(missing_ok=True)
+    if checkpoint.exists() and not resume:
+        raise InputError(
+            f"{checkpoint.parent} holds a training already; pass --resume to go on or --overwrite to begin again"
+        )
+    return checkpoint.exists()
 
 
 def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     with torch.no_grad():
-        means: list[torch.Tensor] = list(average.parameters())
-        current: list[torch.Tensor] = list(network.parameters())
+        means: list[Tensor] = [local(tensor) for tensor in average.parameters()]
+        current: list[Tensor] = [local(tensor) for tensor in network.parameters()]
         torch._foreach_lerp_(means, current, 1.0 - decay)
+        for mean, now in zip(average.buffers(), network.buffers(), strict=True):
+            mean.copy_(now)
 
 
-def _stopped(recipe: Recipe, state: dict[str, Any]) -> bool:
-    return recipe.patience is not None and state["waited"] >= recipe.patience
+def _compare(recipe: Recipe, training: Training, figures: dict[str, float], metric: str) -> None:
+    best, state = training.state["best"], training.state
+    better = best is None or not figures[metric] <= best[metric]
+    state["best"], state["waited"] = (figures, 0) if better else (best, state["waited"] + 1)
+    if better and recipe.patience is not None:
+        training.best = {name: value.clone() for name, value in weights_of(training.average).items()}
+
+
+def _stalled(recipe: Recipe, training: Training) -> bool:
+    return recipe.patience is not None and training.state["waited"] >= recipe.patience

@@ -19,32 +19,35 @@ class Metrics:
     """A context that appends to a file of JSON lines.
 
     Args:
-        path: of the file.
+        path: of the file; None where another process keeps it.
         step: of the checkpoint; later lines are dropped.
     """
 
-    def __init__(self, path: Path, step: int):
-        if path.exists():
+    def __init__(self, path: Path | None, step: int):
+        if path is not None and path.exists():
             kept = "".join(_until(step, path.read_text(encoding="utf-8", errors="replace")))
             with atomic_write(path, overwrite=True) as file:
                 file.write(kept.encode())
         self.path = path
 
     def __enter__(self) -> "Metrics":
-        self.file = self.path.open("a", encoding="utf-8")
+        self.file = None if self.path is None else self.path.open("a", encoding="utf-8")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one line."""
-        self.file.write(json.dumps(record) + "\n")
+        if self.file is not None:
+            self.file.write(json.dumps(record) + "\n")
 
     def flush(self) -> None:
         """See to it that what was written is on the disk."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        if self.file is not None:
+            self.file.flush()
+            os.fsync(self.file.fileno())
 
 
 def _until(step: int, text: str) -> list[str]:

@@ -45,7 +45,7 @@ class Recipe(_Strict):
     network: dict[str, Any]
     objective: dict[str, Any]
     data: ImageData
-    start: str | None = Field(None, description="weights to start from: a file, relative to the recipe")
+    start: str | None = Field(None, description="weights to start from: a file, found as the data are")
     steps: int = Field(ge=1)
     batch: int = Field(16, ge=1, description="items a step, over all processes")
     rate: float = Field(1e-3, gt=0, description="highest learning rate")
@@ -56,7 +56,10 @@ class Recipe(_Strict):
     )
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     validate_every: int = Field(500, ge=1)
-    patience: int | None = Field(None, ge=1, description="validations without progress before stopping early")
+    patience: int | None = Field(
+        None, ge=1, description="validations without progress before stopping; then the best weights are kept"
+    )
+    shard: bool = Field(False, description="spread the weights over the processes, for networks that do not fit")
     checkpoint_seconds: float = Field(60.0, ge=0)
     seed: int = Field(0, ge=0)
 
