@@ -1,9 +1,10 @@
 """Networks: plain torch modules, built from a description and stored as safetensors with a card."""
 
+from .gradient_step import GradientStep
 from .preconditioned import Preconditioned
 from .unet import UNet
 from .weights import build, load, register, save
 
-__all__ = ["Preconditioned", "UNet", "build", "load", "register", "save"]
+__all__ = ["GradientStep", "Preconditioned", "UNet", "build", "load", "register", "save"]
 
-register(Preconditioned, UNet)
+register(GradientStep, Preconditioned, UNet)

@@ -3,6 +3,7 @@
 from .base import Functional, Hessian, Prior, Term
 from .denoiser import Denoiser, Denoises
 from .field import GaussianField
+from .gradient_step import GradientStep
 from .mixture import GaussianMixture
 from .positivity import Positivity
 from .shipped import available, load
@@ -17,6 +18,7 @@ __all__ = [
     "Functional",
     "GaussianField",
     "GaussianMixture",
+    "GradientStep",
     "Hessian",
     "L1",
     "Positivity",

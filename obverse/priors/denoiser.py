@@ -102,6 +102,16 @@ class Denoiser:
         Raises:
             InputError: shape, type or noise level do not fit.
         """
+        images, levels = self._arranged(x, sigma)
+        clean = (
+            self._network(images, levels)
+            if self.tile is None
+            else by_tiles(self._network, images, levels, self.tile, self.halo)
+        )
+        return self.low + (self.high - self.low) * clean.reshape(x.shape).to(x)
+
+    def _arranged(self, x: Tensor, sigma: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Images and levels as the network takes them: from 0 to 1, with its channels, in its precision."""
         if x.ndim < 3 or not x.is_floating_point() or (self.channels > 1 and x.shape[-3] != self.channels):
             raise InputError(
                 f"denoise expects real images (*batch, {self.channels}, height, width), got {tuple(x.shape)} {x.dtype}"
@@ -116,12 +126,7 @@ class Denoiser:
         if self.channels == 1 and x.shape[-3] > 1:
             levels = levels.repeat_interleave(x.shape[-3])
             images = images.reshape(-1, 1, *x.shape[-2:])
-        clean = (
-            self._network(images, levels)
-            if self.tile is None
-            else by_tiles(self._network, images, levels, self.tile, self.halo)
-        )
-        return self.low + span * clean.reshape(x.shape).to(x)
+        return images, levels
 
     def _network(self, images: Tensor, levels: Tensor) -> Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.fast):

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from .. import networks
 from ..errors import InputError
-from ..networks import load as load_network
 from .denoiser import Denoiser
+from .gradient_step import GradientStep
 
 __all__ = ["available", "load"]
 
@@ -14,11 +15,14 @@ _FOLDER = Path(__file__).parent / "weights"
 
 def available() -> dict[str, dict[str, Any]]:
     """The card of every shipped prior, by name: data and its licence, recipe, seed, steps, metrics, noise levels."""
-    return {path.stem: load_network(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
+    return {path.stem: networks.load(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
 def load(name: str | Path) -> Denoiser:
     """A shipped prior by name, or weights of your own by path.
+
+    Returns:
+        What the network is made for: a `GradientStep`, with an energy, or a `Denoiser`.
 
     Raises:
         InputError: no such prior.
@@ -30,5 +34,6 @@ def load(name: str | Path) -> Denoiser:
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.safetensors")))
         raise InputError(f"expected a prior out of {names}, or a file of weights, got {str(name)!r}")
-    network, card = load_network(path)
-    return Denoiser(network, channels=card.get("channels", 1), card=card)
+    network, card = networks.load(path)
+    kind = GradientStep if isinstance(network, networks.GradientStep) else Denoiser
+    return kind(network, channels=card.get("channels", 1), card=card)
