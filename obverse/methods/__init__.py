@@ -7,6 +7,21 @@ from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
 from .map import MAP
+from .network import Network
+from .plug_and_play import PlugAndPlay
 from .richardson_lucy import RichardsonLucy
+from .unrolled import Unrolled
 
-__all__ = ["MAP", "Callback", "CovarianceError", "Gaussian", "Langevin", "Laplace", "RichardsonLucy", "data_consistent"]
+__all__ = [
+    "MAP",
+    "Callback",
+    "CovarianceError",
+    "Gaussian",
+    "Langevin",
+    "Laplace",
+    "Network",
+    "PlugAndPlay",
+    "RichardsonLucy",
+    "Unrolled",
+    "data_consistent",
+]

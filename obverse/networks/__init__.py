@@ -1,10 +1,24 @@
 """Networks: plain torch modules, built from a description and stored as safetensors with a card."""
 
+from .dncnn import DnCNN
 from .gradient_step import GradientStep
 from .preconditioned import Preconditioned
+from .ridge import RidgeEnergy
 from .unet import UNet
+from .unrolled import Stages
 from .weights import build, load, register, save
 
-__all__ = ["GradientStep", "Preconditioned", "UNet", "build", "load", "register", "save"]
+__all__ = [
+    "DnCNN",
+    "GradientStep",
+    "Preconditioned",
+    "RidgeEnergy",
+    "Stages",
+    "UNet",
+    "build",
+    "load",
+    "register",
+    "save",
+]
 
-register(GradientStep, Preconditioned, UNet)
+register(DnCNN, GradientStep, Preconditioned, RidgeEnergy, Stages, UNet)
