@@ -13,7 +13,7 @@ from .denoising import Denoising
 from .supervised import Supervised
 from .variational import VariationalDenoising
 
-__all__ = ["OBJECTIVES", "Denoising", "Objective", "VariationalDenoising", "make_objective"]
+__all__ = ["OBJECTIVES", "Denoising", "Objective", "Supervised", "VariationalDenoising", "make_objective"]
 
 
 @runtime_checkable
@@ -36,7 +36,11 @@ class Objective(Protocol):
         ...
 
 
-OBJECTIVES: dict[str, type[Objective]] = {"Denoising": Denoising, "VariationalDenoising": VariationalDenoising}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "Denoising": Denoising,
+    "Supervised": Supervised,
+    "VariationalDenoising": VariationalDenoising,
+}
 
 
 def make_objective(description: Mapping[str, Any]) -> Objective:
