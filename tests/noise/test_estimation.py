@@ -78,6 +78,16 @@ def test_plain_sigma():
     assert gaussian_sigma(255 * scene("camera").numpy() + noise) == pytest.approx(10.0, rel=0.05)
 
 
+@pytest.mark.parametrize("sigma", [5.0, 10.0, 25.0, 50.0])
+@pytest.mark.parametrize("name", ["camera", "coins", "moon", "brick"])
+def test_plain_sigma_of_sharp_pictures(name, sigma):
+    """Photographs as they are, not blurred: texture is most of what passes a fine filter."""
+    image = getattr(data, name)()[:256, :256].astype(float)
+    noise = np.random.default_rng(1).normal(size=image.shape)
+    assert gaussian_sigma(image + sigma * noise) == pytest.approx(sigma, rel=0.1)
+    assert gaussian_sigma(3 * (image + sigma * noise) - 7) == pytest.approx(3 * sigma, rel=0.1)
+
+
 @pytest.mark.parametrize(
     "image",
     [
