@@ -83,8 +83,12 @@ def load_checkpoint(path: Path, training: Training, recipe: Recipe, processes: P
             f"{path} expects the recipe it was begun with, got another {', '.join(changed)}; train into another folder"
         )
     tensors = {name: torch.from_numpy(array) for name, array in content.items()}
-    load_whole(training.network, _below("network/", tensors))
-    load_whole(training.average, _below("average/", tensors))
+    try:
+        load_whole(training.network, _below("network/", tensors))
+        load_whole(training.average, _below("average/", tensors))
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path} expects weights of the recipe's network, got others ({detail})") from error
     for name, parameter in training.network.named_parameters():
         moments = _below(f"optimiser/{name}/", tensors)
         training.optimiser.state[parameter] = {

@@ -30,7 +30,7 @@ from .interruption import Interruption
 from .metrics import Metrics
 from .objectives import make_objective
 from .parallel import Processes, join, load_whole, local, shard, whole
-from .recipe import Recipe, data_folder
+from .recipe import Recipe, start_file
 
 __all__ = ["learning_rate", "train"]
 
@@ -77,14 +77,14 @@ def _train(
     training = _begin(recipe, processes)
     network, average, optimiser, state = training.network, training.average, training.optimiser, training.state
 
-    checkpoint = folder / "checkpoint.safetensors"
+    sharded, checkpoint = recipe.shard and processes.count > 1, folder / "checkpoint.safetensors"
     if processes.from_first(lambda: _found(checkpoint, resume, overwrite)):
         load_checkpoint(checkpoint, training, recipe, processes)
         state = training.state
 
     def validate() -> dict[str, float]:
         with torch.no_grad():
-            if recipe.shard:  # no process has all the weights, so all take part
+            if sharded:  # no process has all the weights, so all take part
                 figures = objective.validate(average, held_out, device)
                 return processes.from_first(lambda: figures)
             return processes.from_first(lambda: objective.validate(average, held_out, device))
@@ -101,7 +101,7 @@ def _train(
                 loss = objective.loss(network, items, batch, device)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            if not recipe.shard:  # FSDP averages by itself
+            if not sharded:  # FSDP averages by itself
                 processes.average(parameter.grad for parameter in network.parameters())
             norm = float(whole(nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)))
             if not math.isfinite(norm):
@@ -141,13 +141,20 @@ def _train(
 
 def _begin(recipe: Recipe, processes: Processes) -> Training:
     torch.manual_seed(recipe.seed)
+    sharded = recipe.shard and processes.count > 1
     network = build(recipe.network).to(processes.device)
-    if not recipe.shard:  # FSDP wants rows in memory order
+    if not sharded:  # FSDP wants rows in memory order
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if recipe.start is not None:
-        network.load_state_dict(load(data_folder(recipe.start))[0].state_dict())
+        try:
+            network.load_state_dict(load(start_file(recipe.start))[0].state_dict())
+        except RuntimeError as error:
+            detail = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"expected start to name weights of the recipe's network, got others ({detail})"
+            ) from error
     average = copy.deepcopy(network).requires_grad_(False)
-    if recipe.shard:
+    if sharded:
         shard(network, processes)
         shard(average, processes)
     optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)

@@ -128,7 +128,8 @@ def shard(network: nn.Module, processes: Processes) -> None:
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     for module in reversed([module for module in network.modules() if isinstance(module, nn.Sequential)]):
         fully_shard(module, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    # By default the outermost weights stay gathered after a forward pass; the running mean needs the parts again.
+    fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ def test_an_interrupted_training_keeps_its_step_and_says_how_to_go_on(
             pass
 
         def __enter__(self):
-            return lambda step, steps, loss: signal.raise_signal(number) if step == 5 else None
+            return lambda step, steps, loss: signal.raise_signal(number) if step == 5 else None  # the next is the last
 
         def __exit__(self, *_):
             pass
@@ -93,7 +93,7 @@ def test_an_interrupted_training_keeps_its_step_and_says_how_to_go_on(
         patch.setattr(progress, "progress", Stopping)
         stopped = obverse(*command, "--json")
     assert stopped.code == 130 and "--resume" in stopped.stderr and json.loads(stopped.stdout)["exit_code"] == 130
-    assert len(curve(tmp_path / "out")) == 5 and not (tmp_path / "out" / "tiny.safetensors").exists()
+    assert len(curve(tmp_path / "out")) == 6 and not (tmp_path / "out" / "tiny.safetensors").exists()
     assert signal.getsignal(number) is not None and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert obverse(*command, "--resume").code == 0
     assert curve(tmp_path / "out") == curve(tmp_path / "straight")
