@@ -149,25 +149,25 @@ def _gather(
     for top_row in range(begin, end, _ROWS):
         for start in range(0, y.shape[2], _COLUMNS):
             count = min(_COLUMNS, y.shape[2] - start)
-            for i in range(top_row, min(end, top_row + _ROWS)):
-                for t in range(weights.shape[0]):
-                    top, bottom, left, right = _positions(
-                        matrices[t], flow, dense, i, start, count, rows, columns, u, v
-                    )
+            for t in range(weights.shape[0]):
+                m, w, first_term = matrices[t], weights[t], t == 0
+                affine = not dense and m[2, 0] == 0.0 and m[2, 1] == 0.0
+                for i in range(top_row, min(end, top_row + _ROWS)):
+                    top, bottom, left, right = _positions(m, flow, dense, i, start, count, rows, columns, u, v)
                     inside = top >= before and bottom + after < height and left >= before and right + after < width
                     outside = bottom + after < 0 or top - before >= height
                     outside = outside or right + after < 0 or left - before >= width
-                    w = weights[t]
-                    if t == 0:
-                        for p in range(planes):
-                            y[p, i, start : start + count] = 0
-                    if outside and boundary == 0:
-                        continue
                     low, high = 0, 0  # the part of the row that is all inside
                     if bilinear and inside:
                         high = count
-                    elif bilinear and not dense and matrices[t][2, 0] == 0.0 and matrices[t][2, 1] == 0.0:
+                    elif bilinear and affine:
                         low, high = _within(rows, columns, count, height, width)
+                    if first_term:  # elsewhere the values are written, and not added
+                        for p in range(planes):
+                            y[p, i, start : start + low] = 0
+                            y[p, i, start + high : start + count] = 0
+                    if outside and boundary == 0:
+                        continue
                     for p in range(planes):
                         plane, line = flat[p], y[p, i, start : start + count]
                         for j in range(low, high):
@@ -175,7 +175,8 @@ def _gather(
                             first = plane[q] + v[j] * (plane[q + one] - plane[q])
                             q += stride
                             second = plane[q] + v[j] * (plane[q + one] - plane[q])
-                            line[j] += w * (first + u[j] * (second - first))
+                            value = w * (first + u[j] * (second - first))
+                            line[j] = value if first_term else line[j] + value
                     for other in range(count - (high - low)):
                         j = other if other < low else other + (high - low)
                         for n in range(neighbours):
