@@ -3,6 +3,7 @@
 from .base import Callback
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
+from .equilibrium import Equilibrium
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
@@ -16,6 +17,7 @@ __all__ = [
     "MAP",
     "Callback",
     "CovarianceError",
+    "Equilibrium",
     "Gaussian",
     "Langevin",
     "Laplace",
