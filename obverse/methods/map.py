@@ -7,6 +7,7 @@ The solver follows from the structure, and each certifies its answer afresh befo
     quadratic prior, Gaussian noise               one linear solve: in Fourier where A and the prior allow, else CG
     TV denoising (A = identity)                   dual prox with duality gap
     A and every term's KᴴK diagonal in Fourier    ADMM (a Neumann TV counts: see `split_form`)
+    tomography, terms with a cheap prox           ADMM on the image itself, preconditioned (`image_form`)
     other sums of terms                           primal–dual (Chambolle–Pock)
     smooth priors without terms                   Newton with conjugate gradients
 

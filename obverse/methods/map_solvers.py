@@ -24,6 +24,7 @@ from ..solvers.primal_dual import pdhg
 from ..solvers.result import Result, Status
 from .base import Callback
 from .fidelity import Counting, Fidelity, Likelihood, Quadratic
+from .image_form import image_form
 from .newton import newton
 from .quadratic import quadratic_hessian
 from .split_form import Form, lower_bound, parts, split
@@ -65,6 +66,8 @@ def solve(
         )
     try:
         form = split(operator, data, summands, x0)
+        if form.solve is None and isinstance(data, Quadratic):
+            form = image_form(operator, data, summands, x0, tolerance) or form
     except InputError:
         if not prior.smooth:
             raise
@@ -82,7 +85,7 @@ def starting_image(operator: LinearOperator, data: Fidelity) -> Tensor:
 
 
 def _splitting(form: Form, x0: Tensor, tolerance: float, max_iterations: int, callback: Callback) -> tuple[Result, str]:
-    """ADMM where its system is diagonal in Fourier, else the primal–dual method; both stop on the certificate."""
+    """ADMM where its system is solved, else the primal–dual method; both stop on the certificate."""
     x0 = form.feasible(form.start(x0))
     history: list[float] = []
     certificate = Certificate(math.inf, math.inf, math.inf)
@@ -93,7 +96,10 @@ def _splitting(form: Form, x0: Tensor, tolerance: float, max_iterations: int, ca
 
     def gap(x: Tensor, images: tuple[Tensor, ...], multipliers: tuple[Tensor, ...]) -> float:
         nonlocal certificate
-        certificate = certify(blocks, form.feasible(x), images, multipliers, form.smooth)
+        points = tuple(
+            torch.zeros_like(z) if block.homogeneous else z for block, z in zip(form.blocks, images, strict=True)
+        )
+        certificate = certify(blocks, form.feasible(x), points, multipliers, form.smooth)
         history.append(certificate.objective)
         return certificate.residual
 

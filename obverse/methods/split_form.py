@@ -39,11 +39,13 @@ class Block(Coupling):
         gram: eigenvalues of KᴴK in `rfftn` layout, for ADMM.
         norm: ‖K‖, for the primal–dual method.
         penalty: ρ to start from.
+        homogeneous: whether φ(s z) = |s| φ(z), so that subgradients anywhere are subgradients at zero.
     """
 
     gram: Tensor | None = None
     norm: float = 1.0
     penalty: float = 1.0
+    homogeneous: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
