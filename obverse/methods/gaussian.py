@@ -135,12 +135,13 @@ class _Run:
         """Fixed point of mean → noise variance at the predicted data → mean."""
         noise = self.problem.noise
         weight = noise.weight(self.y.mean().expand(self.y.shape))
-        mean, change = start, float("inf")
+        # how far the data's expectation lies from A x, under laws of magnitudes, logarithms or clipped data
+        mean, change, bias = start, float("inf"), self.y.new_zeros(())
         for index in range(max(1, self.method.reweightings)):
             if index:
                 self.products += self.curvature.products
             self.curvature = Curvature(self.operator, weight, self.hessian, start, seed=self.method.seed)
-            residual = self.operator(start) - self.y
+            residual = self.operator(start) - (self.y - bias)
             previous, (mean, status) = mean, self._step(start, self.operator.adjoint(weight * residual))
             change = float((mean - previous).norm() / mean.norm().clamp_min(1e-300))
             self.report(index + 1, self.method.reweightings, change)
@@ -149,7 +150,8 @@ class _Run:
             if index > 0 and change <= _SETTLED:
                 message = f"the noise variance settled in {index + 1} reweightings; {status.message}"
                 return mean, Status(True, "converged", message)
-            weight = noise.weight(self.operator(mean))
+            predicted = self.operator(mean)
+            weight, bias = noise.weight(predicted), noise.expectation(predicted) - predicted
         message = (
             f"the mean still moved by {change:.1e} after {self.method.reweightings} evaluations of the noise variance; "
             "allow more reweightings, or use methods.Laplace, which keeps the counting law"
