@@ -84,7 +84,9 @@ def reconstruct(
     instrument: Annotated[str, Parameter(help="Instrument that made the data.")] = "microscopy",
     psf: Psf = None,
     reference: Annotated[Path | None, Parameter(help="Image of the same field to compare with.")] = None,
-    method: Annotated[str | None, Parameter(help="gaussian, laplace, map, richardson-lucy or langevin.")] = None,
+    method: Annotated[
+        str | None, Parameter(help="laplace, gaussian, langevin, map, plug-and-play or richardson-lucy.")
+    ] = None,
     rank: Annotated[int | None, Parameter(help="Components of the covariance to keep.")] = None,
     samples: Annotated[int | None, Parameter(help="Posterior draws, for sampling methods.")] = None,
     config: Config = None,

@@ -68,6 +68,11 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         )
     _photometry(counts, h, settings, facts, warnings)
     warnings += _few_photons(facts, settings.method)
+    if settings.method == "plug-and-play" and len(letters) == 3:
+        warnings.append(
+            "The denoiser knows planes, not volumes: each plane of the stack was denoised by itself, and only the PSF "
+            "ties them together."
+        )
     facts["saturated"] = saturated(counts)
     if facts["saturated"]:
         share = 100 * facts["saturated"] / counts.size
@@ -236,7 +241,9 @@ def _photometry(
         spectrum = {"frequency": frequency.tolist(), "power": (power / fitted.mean() * frequency**-2.0).tolist()}
         fitted = fitted * power / fitted.mean()
     bayes, gradient = photometry.variation_weight(light, transfer, fitted, variance, spacing)
+    lowest_light, highest_light = photometry.object_range(light, transfer, fitted, variance)
     facts["prior"] = {
+        "range": [lowest_light / scale, max(highest_light / scale, 1.0)],
         "spectrum": spectrum,
         "mean_gradient": gradient / scale,
         "weight": WEIGHT * bayes * scale,
@@ -247,7 +254,7 @@ def _photometry(
 def _few_photons(facts: Mapping[str, Any], method: str) -> tuple[str, ...]:
     """A sentence where the counting law is far from the Gaussian that stands in for it."""
     gain, read_noise = facts["gain"], facts["read_noise"]
-    if gain <= 0 or method in ("map", "richardson-lucy"):
+    if gain <= 0 or method in ("map", "plug-and-play", "richardson-lucy"):
         return ()
     photons = max(facts["mean_light"], 0.0) / gain
     # Skewness g²m/(gm + σ²)^(3/2) is largest at gm = 2σ²: read noise makes the law Gaussian where photons are few.

@@ -35,10 +35,12 @@ from scipy import ndimage
 from torch import Tensor
 
 from .. import methods, priors
+from ..errors import InputError
 from ..io import tiff
 from ..io.record import plain
 from ..noise import Gaussian, Noise, PoissonGaussian
 from ..operators import Convolution
+from ..priors.tiles import HALO
 from ..problem import Problem
 from ..volume import Volume
 from . import characterisation
@@ -60,13 +62,16 @@ _BATCH_BYTES = 500_000_000  # a batch of conjugate gradients
 
 # The methods that use a setting; every other setting is used by all of them.
 _USERS = {
-    "weight": ("laplace", "langevin", "map"),
+    "weight": ("laplace", "langevin", "map", "plug-and-play"),
+    "prior": ("plug-and-play",),
     "smoothing": ("laplace", "langevin"),
-    "iterations": ("laplace", "gaussian", "map", "richardson-lucy"),
+    "iterations": ("laplace", "gaussian", "map", "plug-and-play", "richardson-lucy"),
     "rank": ("laplace", "gaussian", "langevin"),
     "samples": ("langevin",),
     "probes": ("laplace", "gaussian"),
 }
+_PRIOR = "natural-gray"
+_NETWORK_BYTES = 400_000_000  # of a network's activations on one tile
 _OPTICS = ("numerical_aperture", "wavelength_nm", "modality", "refractive_index", "sample_index", "depth_nm")
 
 
@@ -98,9 +103,11 @@ class Settings(BaseModel):
     read_noise: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
         "auto", description="standard deviation without light, in counts"
     )
-    method: Literal["laplace", "gaussian", "langevin", "map", "richardson-lucy"] = Field(
-        "laplace", description="laplace, gaussian and langevin give uncertainty; map and richardson-lucy do not"
+    method: Literal["laplace", "gaussian", "langevin", "map", "plug-and-play", "richardson-lucy"] = Field(
+        "laplace",
+        description="laplace, gaussian and langevin give uncertainty; map, plug-and-play and richardson-lucy do not",
     )
+    prior: str = Field(_PRIOR, description="denoiser of plug-and-play: a shipped one, or a file of your own weights")
     weight: float | Literal["auto"] = Field("auto", description="of the prior, per working unit of intensity")
     smoothing: float | Literal["auto"] = Field(
         "auto", description="gradient that the smoothed total variation rounds off"
@@ -120,7 +127,10 @@ class Settings(BaseModel):
 
 def files(settings: Settings) -> dict[str, Path]:
     """Input files that the settings name, by role."""
-    return {} if settings.psf is None else {"psf": settings.psf}
+    named = {} if settings.psf is None else {"psf": settings.psf}
+    if settings.method == "plug-and-play" and settings.prior.endswith(".safetensors"):
+        named["prior"] = Path(settings.prior)
+    return named
 
 
 def unused(settings: Settings) -> list[str]:
@@ -176,6 +186,10 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
     growth = [good_size(n + 2 * r) / n for n, r in zip(shape, reach)]
     growth = [g if n <= 16 + 4 * r else max(g, 1.25) for g, n, r in zip(growth, shape, reach)]
     padded = float(np.prod(growth)) * _ARRAYS[len(shape)] * _BYTES_PER_VALUE
+    if settings.method == "plug-and-play":
+        sides = (0,) * (len(halo) - 2) + (HALO,) * 2
+        halo = tuple(min(n, h + s) for n, h, s in zip(shape, halo, sides))
+        return Footprint(halo, padded, _FIXED_BYTES + _NETWORK_BYTES)
     if settings.method not in ("laplace", "gaussian"):
         return Footprint(halo, padded, _FIXED_BYTES)
     basis = _COPIES * max(60, _PRODUCTS * facts["rank"]) * _BYTES_PER_VALUE
@@ -222,6 +236,11 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     if settings.method == "map":
         exact = dataclasses.replace(variation, smoothing=0.0)
         return methods.MAP(prior=exact, weight=weight, positivity=True, seed=seed, **limit)
+    if settings.method == "plug-and-play":
+        low, high = facts["prior"]["range"]
+        denoiser = _denoiser(settings.prior).scaled(low, high).tiled(_NETWORK_BYTES)
+        given = None if settings.weight == "auto" else weight
+        return methods.PlugAndPlay(denoiser, weight=given, iterations=settings.iterations)
     return methods.RichardsonLucy(iterations=settings.iterations or 50)
 
 
@@ -254,7 +273,7 @@ def _noise(y: Tensor, settings: Settings, facts: Mapping[str, Any]) -> Noise:
         return PoissonGaussian(read_noise**2 / level, 1e-3 * read_noise)
     if gain <= 0:
         return Gaussian(read_noise)
-    if settings.method in ("map", "richardson-lucy"):
+    if settings.method in ("map", "plug-and-play", "richardson-lucy"):
         return PoissonGaussian(gain, max(read_noise, 1e-3 * gain))
     smooth = ndimage.uniform_filter(y.numpy(), (1,) * (y.ndim - 2) + (_SMOOTH, _SMOOTH), mode="wrap")  # type: ignore[arg-type]
     # Where no photon fell into the window, there may have been one.
@@ -262,8 +281,20 @@ def _noise(y: Tensor, settings: Settings, facts: Mapping[str, Any]) -> Noise:
     return Gaussian(torch.from_numpy(np.sqrt(variance)))
 
 
+def _denoiser(name: str) -> priors.Denoiser:
+    denoiser = priors.load(name)
+    if denoiser.channels != 1:
+        raise InputError(
+            f"expected a prior of grey images for micrographs, whose channels are pictures of their own, got {name} of "
+            f"{denoiser.channels} channels; choose another prior"
+        )
+    return denoiser
+
+
 def _named(value: Any) -> Any:
     """A prior in a few words; anything else as it is."""
+    if isinstance(value, priors.Denoiser):
+        return f"{value.card.get('name', 'a denoiser')}, for intensities from {value.low:.4g} to {value.high:.4g}"
     if isinstance(value, priors.GaussianField):
         variance = float(value.spectrum.mean())
         mean = float(torch.as_tensor(value.mean).mean())

@@ -10,7 +10,7 @@ would be granted unlimited detail. That continuation is an assumption, and the p
 is the prior's.
 """
 
-__all__ = ["Noise", "background", "field_spectrum", "noise", "object_spectrum", "variation_weight"]
+__all__ = ["Noise", "background", "field_spectrum", "noise", "object_range", "object_spectrum", "variation_weight"]
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from ..noise import estimate, gaussian_sigma
 _DARK = 0.002  # quantile of the smoothed picture that is taken for background
 _STANDS_OUT = 1.0  # blurred object's power over the noise's, from which a ring counts as seen
 _STEEPEST = -6.0  # exponent of the power law that the continuation may have
+_RANGE = (0.001, 0.999)  # quantiles that stand for the darkest and the brightest of an object
 _PASSED = 1e-4  # mean |H|² of a ring from which it tells of the object, and not of errors in the PSF
 
 
@@ -166,9 +167,7 @@ def variation_weight(
     """
     axes = tuple(range(1, image.ndim))
     error = spectrum * noise_variance / (transfer * spectrum + noise_variance)
-    wiener = np.sqrt(transfer) * spectrum / (transfer * spectrum + noise_variance)
-    mean = np.mean(image, axis=axes, keepdims=True)
-    estimate_ = np.fft.ifftn(np.fft.fftn(image - mean, axes=axes) * wiener, axes=axes).real
+    estimate_ = _wiener(image, transfer, spectrum, noise_variance)
     total = np.zeros_like(estimate_)
     for axis, s in zip(axes, spacing):
         response = np.abs(np.exp(2j * np.pi * np.fft.fftfreq(image.shape[axis])) - 1) ** 2 / s**2
@@ -177,6 +176,26 @@ def variation_weight(
         total += ((np.roll(estimate_, -1, axis) - estimate_) / s) ** 2 + np.pi / 2 * variance
     gradient = float(np.mean(np.sqrt(total)))
     return 1 / gradient, gradient
+
+
+def object_range(
+    image: np.ndarray, transfer: np.ndarray, spectrum: np.ndarray, noise_variance: float
+) -> tuple[float, float]:
+    """The darkest and brightest of what was imaged, by quantiles of its Wiener estimate that few pixels cannot move.
+
+    A blurred picture is darker at its brightest places than the object was. Arguments as in `variation_weight`.
+    """
+    mean = np.mean(image, axis=tuple(range(1, image.ndim)), keepdims=True)
+    low, high = np.quantile(mean + _wiener(image, transfer, spectrum, noise_variance), _RANGE)
+    return min(float(low), 0.0), float(high)
+
+
+def _wiener(image: np.ndarray, transfer: np.ndarray, spectrum: np.ndarray, noise_variance: float) -> np.ndarray:
+    """The posterior mean under a field of this spectrum, less its mean; the blur is taken as symmetric."""
+    axes = tuple(range(1, image.ndim))
+    response = np.sqrt(transfer) * spectrum / (transfer * spectrum + noise_variance)
+    mean = np.mean(image, axis=axes, keepdims=True)
+    return np.fft.ifftn(np.fft.fftn(image - mean, axes=axes) * response, axes=axes).real
 
 
 def _radius(shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:

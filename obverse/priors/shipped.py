@@ -8,7 +8,7 @@ from ..errors import InputError
 from .denoiser import Denoiser
 from .gradient_step import GradientStep
 
-__all__ = ["available", "load"]
+__all__ = ["available", "find", "load"]
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -16,6 +16,21 @@ _FOLDER = Path(__file__).parent / "weights"
 def available() -> dict[str, dict[str, Any]]:
     """The card of every shipped prior, by name: data and its licence, recipe, seed, steps, metrics, noise levels."""
     return {path.stem: networks.load(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def find(name: str | Path) -> Path:
+    """The file of a shipped prior's weights, or of your own by path.
+
+    Raises:
+        InputError: no such prior.
+    """
+    path = Path(name)
+    if path.suffix != ".safetensors":
+        path = _FOLDER / f"{name}.safetensors"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.safetensors")))
+        raise InputError(f"expected a prior out of {names}, or a file of weights, got {str(name)!r}")
+    return path
 
 
 def load(name: str | Path) -> Denoiser:
@@ -28,12 +43,6 @@ def load(name: str | Path) -> Denoiser:
         InputError: no such prior.
         FormatError: the file is damaged.
     """
-    path = Path(name)
-    if path.suffix != ".safetensors":
-        path = _FOLDER / f"{name}.safetensors"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.safetensors")))
-        raise InputError(f"expected a prior out of {names}, or a file of weights, got {str(name)!r}")
-    network, card = networks.load(path)
+    network, card = networks.load(find(name))
     kind = GradientStep if isinstance(network, networks.GradientStep) else Denoiser
     return kind(network, channels=card.get("channels", 1), card=card)
