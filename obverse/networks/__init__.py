@@ -2,6 +2,7 @@
 
 from .dncnn import DnCNN
 from .gradient_step import GradientStep
+from .patch_mixture import PatchMixture
 from .preconditioned import Preconditioned
 from .ridge import RidgeEnergy
 from .unet import UNet
@@ -11,6 +12,7 @@ from .weights import build, load, register, save
 __all__ = [
     "DnCNN",
     "GradientStep",
+    "PatchMixture",
     "Preconditioned",
     "RidgeEnergy",
     "Stages",
@@ -21,4 +23,4 @@ __all__ = [
     "save",
 ]
 
-register(DnCNN, GradientStep, Preconditioned, RidgeEnergy, Stages, UNet)
+register(DnCNN, GradientStep, PatchMixture, Preconditioned, RidgeEnergy, Stages, UNet)

@@ -5,6 +5,7 @@ from .denoiser import Denoiser, Denoises
 from .field import GaussianField
 from .gradient_step import GradientStep
 from .mixture import GaussianMixture
+from .nonlocal_means import NonLocalMeans
 from .positivity import Positivity
 from .shipped import available, load
 from .sparsity import L1, WaveletL1
@@ -21,6 +22,7 @@ __all__ = [
     "GradientStep",
     "Hessian",
     "L1",
+    "NonLocalMeans",
     "Positivity",
     "Prior",
     "Term",
