@@ -8,7 +8,7 @@ from ..errors import InputError
 from .denoiser import Denoiser
 from .gradient_step import GradientStep
 
-__all__ = ["available", "find", "load"]
+__all__ = ["available", "find", "load", "names"]
 
 _FOLDER = Path(__file__).parent / "weights"
 
@@ -16,6 +16,11 @@ _FOLDER = Path(__file__).parent / "weights"
 def available() -> dict[str, dict[str, Any]]:
     """The card of every shipped prior, by name: data and its licence, recipe, seed, steps, metrics, noise levels."""
     return {path.stem: networks.load(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
+
+
+def names() -> list[str]:
+    """The names of the shipped priors; their cards are in `available`."""
+    return sorted(path.stem for path in _FOLDER.glob("*.safetensors"))
 
 
 def find(name: str | Path) -> Path:
@@ -28,8 +33,7 @@ def find(name: str | Path) -> Path:
     if path.suffix != ".safetensors":
         path = _FOLDER / f"{name}.safetensors"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in _FOLDER.glob("*.safetensors")))
-        raise InputError(f"expected a prior out of {names}, or a file of weights, got {str(name)!r}")
+        raise InputError(f"expected a prior out of {', '.join(names())}, or a file of weights, got {str(name)!r}")
     return path
 
 

@@ -29,6 +29,7 @@ def examine() -> dict[str, Any]:
         if find_spec("numba")
         else "absent: slower total variation, tomography and warps, `pip install obverse[fast]`",
         "non-uniform Fourier": "finufft" if find_spec("finufft") else "absent: slower, `pip install obverse[nufft]`",
+        "priors": _priors(),
         "browser": shutil.which("chromium")
         or shutil.which("google-chrome")
         or "absent: the browser test will be skipped",
@@ -43,6 +44,20 @@ def _outcome(test: Any) -> str:
     except Exception as error:  # a diagnosis reports whatever went wrong, it never fails itself
         return f"failed: {type(error).__name__}: {error}"
     return "passed"
+
+
+def _priors() -> str:
+    """The names of the shipped priors."""
+    from ..priors.shipped import names
+
+    return ", ".join(names()) or "none with this installation"
+
+
+def _weights() -> None:
+    """Every shipped prior can be read, and its bytes are those that were written."""
+    from ..priors.shipped import available
+
+    available()
 
 
 def _adjoint() -> None:
@@ -82,4 +97,9 @@ def _total_variation() -> None:
     torch.testing.assert_close(TotalVariation().prox(x, 0.1), expected, atol=1e-3, rtol=0)
 
 
-_TESTS = {"adjoint": _adjoint, "closed-form posterior": _posterior, "total-variation prox": _total_variation}
+_TESTS = {
+    "adjoint": _adjoint,
+    "closed-form posterior": _posterior,
+    "total-variation prox": _total_variation,
+    "shipped priors": _weights,
+}
