@@ -19,6 +19,8 @@ from ..io.safe import read_safetensors, write_safetensors
 
 __all__ = ["build", "load", "register", "save"]
 
+_LARGEST = 65536  # channels, layers, components of a network in a file
+
 _KINDS: dict[str, type[nn.Module]] = {}
 
 
@@ -73,17 +75,44 @@ def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
         FormatError: it is damaged, or its weights do not fit the network that its card describes.
     """
     arrays, metadata = read_safetensors(path)
-    try:
-        card = json.loads(metadata["card"])
-        network = build(card["network"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise FormatError(
-            f"{path} expects a card that describes its network, got none; write it with Obverse"
-        ) from error
     weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
+        card = json.loads(metadata["card"])
+        _check_numbers(card["network"])
+        # First without memory: a card may ask for more than there is, the file cannot hold more than its size.
+        with torch.device("meta"):
+            _check_fit(path, build(card["network"]), weights)
+        network = build(card["network"])
+    except FormatError:
+        raise
+    except Exception as error:  # whatever a class makes of a description that is not to be trusted
         detail = " ".join(str(error).split())[:200]
-        raise FormatError(f"{path} expects weights that fit its card, got others ({detail}); train it again") from error
+        raise FormatError(
+            f"{path} expects a card that describes its network, got none that can be built ({detail}); write it with "
+            "Obverse"
+        ) from error
+    _check_fit(path, network, weights)
+    network.load_state_dict(weights)
     return network.eval().requires_grad_(False), card
+
+
+def _check_numbers(description: Any) -> None:
+    """Refuse numbers of layers or channels that nothing could ever build."""
+    parts = description.values() if isinstance(description, Mapping) else description
+    for part in parts:
+        if isinstance(part, Mapping | list):
+            _check_numbers(part)
+        elif isinstance(part, int) and part > _LARGEST:
+            raise FormatError(f"a network's description expects numbers up to {_LARGEST}, got {part}; it is hostile")
+
+
+def _check_fit(path: Any, network: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    odd = [name for name in expected | found if expected.get(name) != found.get(name)]
+    if odd:
+        name = odd[0]
+        raise FormatError(
+            f"{path} expects weights that fit its card, got {name} of shape {found.get(name, 'none')} instead of "
+            f"{expected.get(name, 'none')}; train it again"
+        )
