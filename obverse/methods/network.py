@@ -54,7 +54,7 @@ class Network:
         >>> import torch, obverse as ob
         >>> net = ob.networks.build({"kind": "Preconditioned",
         ...     "network": {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [4, 8], "blocks": 1}})
-        >>> problem = ob.Problem(ob.operators.Downsample(2, (1, 16, 16)), ob.noise.Gaussian(0.03))
+        >>> problem = ob.Problem(ob.operators.Downsample((1, 16, 16), 2), ob.noise.Gaussian(0.03))
         >>> Network(net, consistency=0.1)(torch.rand(3, 1, 8, 8), problem).image.shape
         torch.Size([3, 1, 16, 16])
     """

@@ -33,6 +33,8 @@ class Stages(nn.Module):
         shared: one network for all stages, or a copy of the architecture with weights of its own for each.
         top: λ_top, level of the first stage at the start of training, for images from 0 to 1.
         final: φ, level of the last stage over σ, at the start of training.
+        gain: factor of the last layer's fresh weights. A small one makes a `Preconditioned` network begin as a mere
+            shrinkage: a contraction, which `methods.Equilibrium` needs from the first step on.
 
     Example:
         >>> class Shrink(nn.Module):
@@ -43,7 +45,15 @@ class Stages(nn.Module):
         [0.16, 0.04, 0.01]
     """
 
-    def __init__(self, network: nn.Module, stages: int = 4, shared: bool = True, top: float = 0.2, final: float = 1.0):
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: int = 4,
+        shared: bool = True,
+        top: float = 0.2,
+        final: float = 1.0,
+        gain: float = 1.0,
+    ):
         super().__init__()
         if isinstance(stages, bool) or not isinstance(stages, int) or stages < 1:
             raise InputError(f"Stages expects at least one stage, got {stages!r}; 4 is usual")
@@ -53,6 +63,9 @@ class Stages(nn.Module):
         self.networks = nn.ModuleList(
             [network] if shared else [network, *(_afresh(network) for _ in range(stages - 1))]
         )
+        for one in self.networks if gain != 1.0 else ():
+            with torch.no_grad():
+                _last_weight(one).mul_(gain)
         self.slope = nn.Parameter(torch.linspace(0, 1, stages) if stages > 1 else torch.ones(1))
         self.offset = nn.Parameter(torch.zeros(stages))
         self.log_step = nn.Parameter(torch.zeros(stages))
@@ -67,6 +80,14 @@ class Stages(nn.Module):
     def forward(self, stage: int, x: Tensor, level: Tensor) -> Tensor:
         """D_k(x, λ) for `x` `(B, C, H, W)` and `level` `(B,)`."""
         return self.networks[stage if len(self.networks) > 1 else 0](x, level)
+
+
+def _last_weight(network: nn.Module) -> Tensor:
+    """The weights of the last convolution."""
+    found = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    if not found:
+        raise InputError("Stages expects a network with convolutions for a gain, got none; leave the gain at 1")
+    return found[-1]
 
 
 def _afresh(network: nn.Module) -> nn.Module:
