@@ -29,7 +29,7 @@ $(VENV)/.package: $(VENV)/.python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.package
-	$(PIP) --editable '.[fast,nufft,test]'
+	$(PIP) --editable '.[fast,nufft,learn,test]'
 	@touch $@
 
 clean:

@@ -1,9 +1,9 @@
 """The data that a recipe names, read and ready: one to train on, one to validate on."""
 
-import torch
-
-from .data import Crops, Dataset, read_images
-from .recipe import Recipe, data_folder
+from .data import Crops, Dataset
+from .images import read_images
+from .pairs import read_pairs
+from .recipe import ImageData, PairData, Recipe, data_folder
 
 __all__ = ["datasets"]
 
@@ -13,13 +13,19 @@ def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
 
     Raises:
         InputError: they are not there, or do not fit.
+        FormatError: a file is damaged.
     """
+    data = recipe.data
+    if isinstance(data, ImageData):
+        return _images(data, data.train, data.crop), _images(data, data.validation, data.validation_crop)
+    return _pairs(data, data.train, data.crop), _pairs(data, data.validation, data.validation_crop)
 
-    def images(folders: list[str] | str) -> list[torch.Tensor]:
-        names = [folders] if isinstance(folders, str) else folders
-        return [image for name in names for image in read_images(data_folder(name), recipe.data.channels)]
 
-    return (
-        Crops(images(recipe.data.train), recipe.data.crop),
-        Crops(images(recipe.data.validation), recipe.data.validation_crop),
-    )
+def _images(data: ImageData, folders: list[str] | str, crop: int) -> Dataset:
+    names = [folders] if isinstance(folders, str) else folders
+    found = [read_images(data_folder(name), data.channels, data.percentiles, data.axes) for name in names]
+    return Crops([image for images in found for image in images], crop)
+
+
+def _pairs(data: PairData, path: str, crop: int | None) -> Dataset:
+    return read_pairs(data_folder(path), data.measurement, data.truth, crop, data.channels, data.percentiles, data.axes)

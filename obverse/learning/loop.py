@@ -73,7 +73,7 @@ def _train(
 ) -> Path:
     device, (offset, share) = processes.device, processes.share(recipe.batch)
     items, held_out = datasets(recipe)
-    objective = make_objective(recipe.objective)
+    objective = make_objective(recipe.objective, recipe.data.kind)
     training = _begin(recipe, processes)
     network, average, optimiser, state = training.network, training.average, training.optimiser, training.state
 

@@ -12,29 +12,67 @@ Paths of data are relative to the folder in the environment variable OBVERSE_DAT
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from ..errors import FormatError, InputError
+from ..priors.shipped import find
 
-__all__ = ["Recipe", "data_folder", "read_recipe"]
+__all__ = ["Recipe", "data_folder", "read_recipe", "start_file"]
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _ordered(percentiles: tuple[float, float] | None) -> tuple[float, float] | None:
+    if percentiles is not None and not 0 <= percentiles[0] < percentiles[1] <= 100:
+        raise ValueError("expects two percentiles from 0 to 100, the lower first")
+    return percentiles
+
+
+Percentiles = Annotated[
+    tuple[float, float] | None,
+    AfterValidator(_ordered),
+    Field(description="of a file's values, to become 0 and 1; null for the range of an 8- or 16-bit type"),
+]
+Axes = Annotated[str | None, Field(description="of TIFF stacks that do not say, such as ZYX")]
+
+
 class ImageData(_Strict):
     """Folders of images, and the crops taken of them."""
 
+    kind: Literal["images"] = "images"
     train: list[str] | str
     validation: list[str] | str
     channels: int = Field(1, ge=1)
     crop: int = Field(64, ge=8, description="side of a training crop, pixels")
     validation_crop: int = Field(128, ge=8, description="side of a validation crop, pixels")
+    percentiles: Percentiles = None
+    axes: Axes = None
     licence: str = Field(description="terms of the pictures, for the card")
+
+
+class PairData(_Strict):
+    """Measurements with their truths: an HDF5 file, a zarr store, or a folder with two folders of images."""
+
+    kind: Literal["pairs"]
+    train: str
+    validation: str
+    measurement: str = Field("measurement", description="name of the array or folder of measurements")
+    truth: str = Field("truth", description="name of the array or folder of truths")
+    channels: int = Field(1, ge=1, description="of images in folders")
+    crop: int | None = Field(None, ge=8, description="side of a training crop, pixels; null for whole items")
+    validation_crop: int | None = Field(None, ge=8)
+    percentiles: Percentiles = None
+    axes: Axes = None
+    licence: str = Field(description="terms of the data, for the card")
+
+
+def _kind(data: Any) -> Any:
+    return data.get("kind", "images") if isinstance(data, Mapping) else getattr(data, "kind", None)
 
 
 class Recipe(_Strict):
@@ -44,8 +82,8 @@ class Recipe(_Strict):
     description: str = ""
     network: dict[str, Any]
     objective: dict[str, Any]
-    data: ImageData
-    start: str | None = Field(None, description="weights to start from: a file, found as the data are")
+    data: Annotated[Annotated[ImageData, Tag("images")] | Annotated[PairData, Tag("pairs")], Discriminator(_kind)]
+    start: str | None = Field(None, description="a shipped prior to start from, or a file, found as the data are")
     steps: int = Field(ge=1)
     batch: int = Field(16, ge=1, description="items a step, over all processes")
     rate: float = Field(1e-3, gt=0, description="highest learning rate")
@@ -89,7 +127,8 @@ def read_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
         return Recipe(**content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
+        # pydantic puts the kind of data between `data` and the setting's name.
+        where = ".".join(str(part) for part in first["loc"] if part not in ("images", "pairs"))
         raise InputError(
             f"{path.name}: {where}: {first['msg'].lower()}, got {first.get('input')!r}; mend it"
         ) from error
@@ -104,6 +143,11 @@ def data_folder(path: str) -> Path:
     if root is None:
         raise InputError(f"expected OBVERSE_DATA to name the folder that holds {path}, it is not set; export it")
     return Path(root) / given
+
+
+def start_file(name: str) -> Path:
+    """The weights to start from: a shipped prior by name, or a file ending in .safetensors."""
+    return data_folder(name) if name.endswith(".safetensors") else find(name)
 
 
 def _assign(content: dict[str, Any], names: Sequence[str], value: Any) -> None:

@@ -60,7 +60,7 @@ def foresee(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a recipe would do: its data are read and its network built, but nothing is trained or written."""
     recipe: Recipe = read_recipe(path, settings)
     training, validation = datasets(recipe)
-    make_objective(recipe.objective)
+    make_objective(recipe.objective, recipe.data.kind)
     return {
         "name": recipe.name,
         "parameters": sum(parameter.numel() for parameter in build(recipe.network).parameters()),

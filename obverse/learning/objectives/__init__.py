@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ..data import Dataset, Place
 from .denoising import Denoising
+from .paired import Paired
 from .supervised import Supervised
 from .variational import VariationalDenoising
 
-__all__ = ["OBJECTIVES", "Denoising", "Objective", "Supervised", "VariationalDenoising", "make_objective"]
+__all__ = ["OBJECTIVES", "Denoising", "Objective", "Paired", "Supervised", "VariationalDenoising", "make_objective"]
 
 
 @runtime_checkable
@@ -38,16 +39,21 @@ class Objective(Protocol):
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "Denoising": Denoising,
+    "Paired": Paired,
     "Supervised": Supervised,
     "VariationalDenoising": VariationalDenoising,
 }
 
 
-def make_objective(description: Mapping[str, Any]) -> Objective:
+def make_objective(description: Mapping[str, Any], data: str = "images") -> Objective:
     """The objective that a recipe describes: `kind` and the arguments of that class.
 
+    Args:
+        description: from the recipe.
+        data: kind of the recipe's data; an objective takes "images" unless its attribute `data` says otherwise.
+
     Raises:
-        InputError: an unknown kind or argument.
+        InputError: an unknown kind or argument, or one that learns from other data.
 
     Example:
         >>> make_objective({"kind": "Denoising", "sigma": [0.0, 0.2]}).metric
@@ -57,6 +63,9 @@ def make_objective(description: Mapping[str, Any]) -> Objective:
     kind = settings.pop("kind", None)
     if kind not in OBJECTIVES:
         raise InputError(f"expected an objective whose kind is one of {', '.join(OBJECTIVES)}, got {kind!r}")
+    wanted = getattr(OBJECTIVES[kind], "data", "images")
+    if wanted != data:
+        raise InputError(f"{kind} expects data of kind {wanted}, got {data}; change the recipe's data or objective")
     known = inspect.signature(OBJECTIVES[kind]).parameters
     if not set(settings) <= set(known):
         unknown = ", ".join(sorted(set(settings) - set(known)))
