@@ -10,7 +10,8 @@ Photographs are the central 240² of six pictures of CBSD68, grey; micrographs t
 against the truth, which no user could do; every other method runs with its defaults. The figure is PSNR in dB, peak 1.
 
 Reference: Levin, Weiss, Durand, Freeman, "Understanding and evaluating blind deconvolution algorithms", CVPR 2009.
-Needs OBVERSE_DATA. Name methods or tasks on the command line to do only these; what is done is kept in the JSON file.
+Needs OBVERSE_DATA; the unrolled and the direct network are trained by their recipes first, into OBVERSE_TRAINED. Name
+methods or tasks on the command line to do only these; what is done is kept in the JSON file.
 """
 
 import json
@@ -31,6 +32,9 @@ from obverse.learning.data import as_unit, read_images
 SIDE = 240  # divisible by 2, 3 and the networks' 8
 PICTURES = (3, 14, 25, 36, 47, 58)
 ASKED = 1.5  # dB of plug-and-play above the best TV, on deblurring
+TRAINED = Path(
+    os.environ.get("OBVERSE_TRAINED", "trained")
+)  # holds NAME/NAME.safetensors of the two deblurring recipes
 DATA = Path(os.environ.get("OBVERSE_DATA", "."))
 Problem = ob.problem.Problem
 
@@ -112,14 +116,22 @@ def schemes() -> dict[str, tuple[Callable[[str], bool], Callable[[Tensor, Proble
     def everywhere(task: str) -> bool:
         return True
 
-    def plug_and_play(prior: str) -> Callable[[Tensor, Problem, Tensor], Tensor]:
-        return lambda y, problem, truth: ob.methods.PlugAndPlay(ob.priors.load(prior))(y, problem).image
+    def plug_and_play(prior: str, scheme: str = "hqs") -> Callable[[Tensor, Problem, Tensor], Tensor]:
+        return lambda y, problem, truth: ob.methods.PlugAndPlay(ob.priors.load(prior), scheme)(y, problem).image
+
+    def trained(kind: type, name: str) -> Callable[[Tensor, Problem, Tensor], Tensor]:
+        return lambda y, problem, truth: kind.load(TRAINED / name / f"{name}.safetensors")(y, problem).image
 
     found = {
         "tikhonov": (everywhere, lambda y, problem, truth: best(smooth(truth), y, problem, truth)),
         "tv": (everywhere, lambda y, problem, truth: best(ob.priors.TotalVariation(), y, problem, truth)),
         "pnp-hqs": (everywhere, plug_and_play("natural-gray")),
     }
+    if "natural-gray-gradient" in shipped:
+        found["gs-pnp"] = (lambda task: task != "microscopy", plug_and_play("natural-gray-gradient", "gradient-step"))
+    for name, kind in (("deblur-unrolled", ob.methods.Unrolled), ("deblur-direct", ob.methods.Network)):
+        if (TRAINED / name / f"{name}.safetensors").exists():
+            found[name] = (lambda task: task == "deblur", trained(kind, name))
     if "microscopy" in shipped:
         found["pnp-micro"] = (lambda task: task == "microscopy", plug_and_play("microscopy"))
     return found
