@@ -9,8 +9,8 @@ by half-quadratic splitting: with b = 1, 4, 8, 16, 32 and the patch's noise vari
     x   = (y + b z̄)/(1 + b),      z̄ the mean over the patches at each pixel
 
 v̄ is a patch's mean. Finding k is nearly all the work. Of each C_k only the eigenvalues that t does not drown are kept;
-the others count with their mean, which changes log N by less than a thousandth of their number. With a stride, the
-patches' places move from one b to the next.
+the others count with their mean, which on average changes log N by less than a thousandth of their number. With a
+stride, the patches' places move from one b to the next.
 
 References: Zoran, Weiss, "From learning models of natural image patches to whole image restoration", ICCV 2011.
 Parameswaran, Deledalle, Denis, Nguyen, "Accelerating GMM-based patch priors for image restoration: three ingredients

@@ -71,3 +71,17 @@ def test_bad_use_is_refused():
             call(torch.zeros(1, 4, 4), -0.1)
     with pytest.raises(InputError):
         prior.jacobian_matvec(torch.zeros(1, 4, 4), 0.1, torch.zeros(4, 4))
+
+
+def test_shipped_prior_has_a_symmetric_jacobian_and_denoises():
+    prior = priors.load("natural-gray-gradient")
+    assert isinstance(prior, GradientStep)
+    double, shades = prior.to(torch.float64), torch.linspace(0.2, 0.8, 32, dtype=torch.float64)
+    x = (shades + 0.2 * (shades[:, None] > 0.5))[None]
+    generator = torch.Generator().manual_seed(0)
+    y, u, v = (x + 0.1 * torch.randn(1, 32, 32, dtype=torch.float64, generator=generator) for _ in range(3))
+    left, right = (a * double.jacobian_matvec(y, 0.1, b) for a, b in ((u, v), (v, u)))
+    assert float(left.sum()) == pytest.approx(float(right.sum()), rel=1e-10)
+    error = (double.denoise(y, 0.1) - x).square().mean()
+    assert float(error) < 0.15 * 0.1**2 < float((double.denoise(y, 0.02) - x).square().mean())
+    assert float(double.value(x, 0.1)) < float(double.value(y, 0.1))
