@@ -2,15 +2,19 @@
 
 import signal
 import threading
+import time
 from types import FrameType
 
 __all__ = ["Interruption"]
 
+_ONE_REQUEST = 1.0  # seconds: a terminal and torchrun both pass one Ctrl-C on
+
 
 class Interruption:
-    """A context that notes SIGINT and SIGTERM in `asked` instead of stopping mid-step; a second one stops at once.
+    """A context that notes SIGINT and SIGTERM in `asked` instead of stopping mid-step.
 
-    Outside the main thread, where Python takes no signals, it only waits.
+    A second request, a second or more later, stops at once. Outside the main thread, where Python takes no signals, the
+    context does nothing.
 
     Example:
         >>> with Interruption() as interruption:
@@ -21,6 +25,7 @@ class Interruption:
 
     def __init__(self):
         self.asked = False
+        self._when = 0.0
 
     def __enter__(self) -> "Interruption":
         main = threading.current_thread() is threading.main_thread()
@@ -33,6 +38,7 @@ class Interruption:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and time.monotonic() - self._when > _ONE_REQUEST:
             raise KeyboardInterrupt
-        self.asked = True
+        if not self.asked:
+            self.asked, self._when = True, time.monotonic()
