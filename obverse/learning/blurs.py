@@ -43,7 +43,7 @@ def motion_kernel(extent: float, size: int, generator: torch.Generator) -> Tenso
 
 
 def stretched(kernel: Tensor, factor: float) -> Tensor:
-    """A kernel `(k, k)` made wider by `factor`, by bilinear weights, about its centre of mass; of odd size."""
+    """A kernel `(k, k)` made wider by `factor`, by bilinear weights, about its middle pixel; of odd size."""
     if not factor > 0:
         raise InputError(f"expected a positive factor to stretch a kernel by, got {factor}")
     weights = kernel.double() / kernel.sum()
@@ -52,7 +52,7 @@ def stretched(kernel: Tensor, factor: float) -> Tensor:
     fine = max(1, math.ceil(2 * factor))  # points for each pixel and axis, so that a stretched kernel has no holes
     shifts = (torch.arange(fine, dtype=torch.float64) + 0.5) / fine - 0.5
     inside = torch.stack(torch.meshgrid(shifts, shifts, indexing="ij"), -1).reshape(1, -1, 2)
-    centre = (weights.reshape(-1, 1) * grid).sum(0)
+    centre = torch.tensor([n // 2 for n in kernel.shape], dtype=torch.float64)
     points = factor * (grid[:, None] - centre + inside)
     size = 2 * math.ceil(factor * max(kernel.shape) / 2 + 1) + 1
     each = weights.reshape(-1, 1).expand(points.shape[:2]) / points.shape[1]

@@ -44,7 +44,7 @@ class Network:
         channels: of the network; 2 for complex images of one channel, 1 also serves images of more channels one by one.
         low: value of the image that the network sees as 0.
         high: value of the image that the network sees as 1.
-        tolerance: relative residual of solves without a closed form; by default 1e-5, in float64 1e-10.
+        tolerance: relative residual of solves without a closed form; by default 1e-4, in float64 1e-10.
         card: what is known of the weights.
 
     Raises:

@@ -42,7 +42,7 @@ class Unrolled:
         low: value of the image that the network sees as 0.
         high: value of the image that the network sees as 1.
         start: "solve", ridge regression, or "adjoint", Aᴴ y scaled.
-        tolerance: relative residual of the data step where it has no closed form; by default 1e-5, in float64 1e-10.
+        tolerance: relative residual of the data step where it has no closed form; by default 1e-4, in float64 1e-10.
         card: what is known of the weights.
 
     Raises:

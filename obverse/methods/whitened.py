@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..operators.base import LinearOperator
 from ..problem import Problem
-from .base import default_tolerance, linear_part
+from .base import linear_part
 
 _DARKEST = 0.05  # data below this part of their mean count as it where the variance follows the data: it is never zero
+_CLOSE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of solves, relative: safely above rounding
 _norms: "WeakKeyDictionary[LinearOperator, float]" = WeakKeyDictionary()
 
 
@@ -35,7 +36,7 @@ class Whitened:
         low: value of the image that the network sees as 0.
         high: value of the image that the network sees as 1.
         method: who asks, for messages.
-        tolerance: relative residual of `solve`, or None for the default of methods.
+        tolerance: relative residual of `solve`, by default 1e-4, in float64 1e-10.
 
     Raises:
         InputError: the operator is not linear, noise correlated, low ≠ 0 for complex images, or data do not fit.
@@ -121,7 +122,7 @@ class _Block:
     """The items of one problem, or one item where the weights follow the data."""
 
     def __init__(self, y: Tensor, problem: Problem, low: float, span: float, tolerance: float | None):
-        self.operator, self.tolerance = linear_part(problem, "Whitened"), tolerance or default_tolerance(y.real.dtype)
+        self.operator, self.tolerance = linear_part(problem, "Whitened"), tolerance or _CLOSE.get(y.real.dtype, 1e-4)
         signal = None if problem.noise.gaussian else y[0].clamp_min(_DARKEST * y[0].mean())
         information = problem.fisher_weight(y=signal).to(device=y.device, dtype=y.real.dtype)
         largest = information.max()

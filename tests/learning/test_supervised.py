@@ -59,6 +59,12 @@ def test_a_stretched_kernel_is_wider_by_its_factor(factor):
     found = stretched(kernel, factor)
     assert float(found.sum()) == pytest.approx(1.0, abs=1e-5) and len(found) % 2 == 1
     assert width(found) == pytest.approx(2.0 * factor, rel=0.05)
+    spike = torch.zeros(5, 5)
+    spike[1, 4] = 1.0  # one row above the middle and two columns beyond: where it goes is the stretch of that
+    found, middle = stretched(spike, factor), len(stretched(spike, factor)) // 2
+    axis = torch.arange(len(found)) - middle
+    assert float((found.sum(1) * axis).sum()) == pytest.approx(-factor, abs=1e-3)
+    assert float((found.sum(0) * axis).sum()) == pytest.approx(2 * factor, abs=1e-3)
 
 
 def test_what_is_drawn_follows_from_the_stream_alone():

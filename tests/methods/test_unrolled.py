@@ -199,6 +199,17 @@ def test_whitened_data_are_white_and_of_norm_one():
     assert torch.allclose((one.forward(u) * r).sum(), (u * one.adjoint(r)).sum(), rtol=1e-12)
 
 
+def test_single_precision_is_enough_for_counts_in_the_dark():
+    operator = ob.operators.Convolution(torch.ones(5, 5) / 25, (1, 32, 32), boundary="valid")
+    x = torch.zeros(1, 32, 32)
+    x[:, 12:20, 12:20] = 1.0
+    problem = Problem(operator, ob.noise.Poisson(0.01))
+    y = problem.simulate(x)
+    single, double = network("hqs", dtype=torch.float32)(y, problem), network("hqs")(y.double(), problem)
+    assert single.image.dtype == torch.float32
+    assert torch.allclose(single.image.double(), double.image, rtol=0, atol=3e-3)
+
+
 def test_the_estimate_tells_its_data_residual_and_its_stages():
     told = []
     method = network("hqs", stages=3)
