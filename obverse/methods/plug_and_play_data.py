@@ -33,6 +33,7 @@ from ..solvers.linear import cg
 from .fidelity import Fidelity, Quadratic, fidelity
 
 _SCORING = 50  # Fisher scoring steps at most in one proximal step
+_INEXACT = 1e-2  # relative residual of a scoring step's system, which the next step makes up for
 _MARGIN = 1.02  # power iteration approaches the norm from below
 _ROUGHNESS = 0.05  # s over the range of the images: differences of neighbouring pixels in photographs
 _START_STEPS = 60  # conjugate gradients for the start, which need not converge
@@ -91,10 +92,11 @@ class DataTerm:
         """argmin_x f(x) + ½ damping ‖x − v‖²."""
         real, x = (v.real.dtype if v.is_complex() else v.dtype), v
         exact = self.linear and isinstance(self.law, Quadratic)
+        inner = self.accuracy if exact else max(self.accuracy, _INEXACT)
         for _ in range(1 if exact else _SCORING):
             weight = torch.as_tensor(self.law.curvature(self.operator(x)), dtype=real, device=v.device)
             slope = self.gradient(x) + damping * (x - v)
-            step = self.operator.linearise(x).solve(slope, damping, weight, tolerance=self.accuracy)
+            step = self.operator.linearise(x).solve(slope, damping, weight, tolerance=inner)
             x = x - step
             if float(torch.linalg.vector_norm(step)) <= self.accuracy * float(torch.linalg.vector_norm(x)):
                 break

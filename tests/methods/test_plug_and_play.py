@@ -205,8 +205,8 @@ def test_counts(scheme, law):
     truth = scaled.sample(1, seed=1)[0].clamp_min(20.0)
     p = Problem(Convolution(torch.full((3, 3), 1 / 9, dtype=D), shape), law)
     y = p.simulate(truth, seed=2)
-    options = {"hqs": {"iterations": 4}, "admm": {"acceleration": "anderson"}, "red": {"acceleration": "anderson"}}
-    done = PlugAndPlay(Step(), scheme, **options.get(scheme, {}))(y, p)
+    options = {"hqs": {"iterations": 4}, "gradient-step": {}}.get(scheme, {"acceleration": "anderson"})
+    done = PlugAndPlay(Step(), scheme, weight=1.0, **options)(y, p)
     assert done.status.converged, done.status
     assert (done.image - truth).norm() < 0.85 * (y - truth).norm()
     assert 0.7 < done.diagnostics["chi2"] < 1.3
@@ -233,7 +233,7 @@ def test_complex_images_are_denoised_part_by_part():
     operator = Fourier(SHAPE, mask=seen, dtype=torch.complex128)
     p = Problem(operator, ComplexGaussian(0.05))
     y = p.simulate(truth, seed=2)
-    result = PlugAndPlay(centred, "admm", sigma=0.05, tolerance=1e-10, acceleration="anderson", iterations=2000)(y, p)
+    result = PlugAndPlay(centred, "admm", sigma=0.05, weight=1.0, tolerance=1e-10, acceleration="anderson")(y, p)
     assert result.status.converged and result.image.dtype == torch.complex128
     # stationary: 2/σ² Aᴴ(Ax − y) + C⁻¹x = 0, with E|n|² = σ²
     pull = 2 / 0.05**2 * operator.adjoint(operator(result.image) - y)
