@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..io.safe import sha256
 from .objectives import Objective
 from .parallel import Processes
-from .recipe import Recipe
+from .recipe import Recipe, start_file
 
 __all__ = ["make_card"]
 
@@ -33,6 +34,11 @@ def make_card(
     """
     device = processes.device.type
     settings = recipe.model_dump(mode="json")
+    start = None
+    if recipe.start is not None:  # where the file lay is nobody's business; which it was is its digest
+        file = start_file(recipe.start)
+        settings["start"] = file.name
+        start = {"name": file.name, "sha256": sha256(file)}
     return {
         "name": recipe.name,
         "description": recipe.description,
@@ -44,6 +50,7 @@ def make_card(
         "data": settings["data"],
         "recipe": settings,
         "command": f"obverse train recipes/{recipe.name}.yaml",
+        "start": start,
         "seed": recipe.seed,
         "steps": state["step"],
         "seconds": round(state["seconds"]),

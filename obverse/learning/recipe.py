@@ -146,8 +146,11 @@ def data_folder(path: str) -> Path:
 
 
 def start_file(name: str) -> Path:
-    """The weights to start from: a shipped prior by name, or a file ending in .safetensors."""
-    return data_folder(name) if name.endswith(".safetensors") else find(name)
+    """The weights to start from: a file ending in .safetensors, here or among the data, or a shipped prior by name."""
+    if not name.endswith(".safetensors"):
+        return find(name)
+    given = Path(name).expanduser()
+    return given if given.is_file() else data_folder(name)
 
 
 def _assign(content: dict[str, Any], names: Sequence[str], value: Any) -> None:

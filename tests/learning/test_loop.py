@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from obverse.errors import InputError, NumericsError
-from obverse.io.safe import read_safetensors
+from obverse.io.safe import read_safetensors, sha256
 from obverse.learning import Recipe
 from obverse.learning.loop import learning_rate
 from obverse.learning.objectives import OBJECTIVES, Denoising, Objective
@@ -149,6 +149,8 @@ def test_it_starts_from_weights_that_fit(recipe, tmp_path):
     first = trained(recipe | {"average": 0.0}, tmp_path / "a")
     start = {"start": str(first), "steps": 1, "rate": 1e-30, "warmup": 0, "average": 0.0}
     again = trained(recipe | start, tmp_path / "b")
+    assert load(first)[1]["start"] is None
+    assert load(again)[1]["start"] == {"name": first.name, "sha256": sha256(first)}
     for one, two in zip(load(first)[0].parameters(), load(again)[0].parameters(), strict=True):
         torch.testing.assert_close(one, two)
     other = {
