@@ -69,7 +69,8 @@ class PlugAndPlay:
             the largest step that surely converges, and the others twice the noise.
         weight: λ > 0 of the prior; by default 0.23 for "hqs", 0.25 for "pgd" (with a `sigma`: what follows from its
             step) and 0.5 for the others, which is best with networks; 1 with an exact Gaussian denoiser.
-        iterations: levels of the schedule (8), or the most evaluations of a map (200).
+        iterations: levels of the schedule (8; 24 to 48 where pixels are missing, which fill in from their
+            neighbours level by level), or the most evaluations of a map (200).
         acceleration: "anderson" for schemes that look for a fixed point.
         tolerance: on the relative change of one application of the map, or the relative gradient of "gradient-step".
         start: image to start from; by default the smoothest one that explains the data.
