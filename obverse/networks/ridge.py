@@ -48,6 +48,8 @@ class RidgeEnergy(nn.Module):
         torch.Size([2, 1, 9, 9])
     """
 
+    places: Tensor
+
     def __init__(
         self,
         channels: Sequence[int] = (1, 4, 8, 32),

@@ -53,7 +53,7 @@ class Ridges:
     def to(self, like: Tensor) -> "Ridges":
         """The same in the precision and on the device of a tensor."""
         return Ridges(
-            *(part.to(like) for part in (self.filters, self.knots, self.slopes, self.scale)), self.norm_squared
+            self.filters.to(like), self.knots.to(like), self.slopes.to(like), self.scale.to(like), self.norm_squared
         )
 
     def value(self, x: Tensor) -> Tensor:

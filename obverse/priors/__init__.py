@@ -7,6 +7,7 @@ from .gradient_step import GradientStep
 from .mixture import GaussianMixture
 from .nonlocal_means import NonLocalMeans
 from .positivity import Positivity
+from .ridge import Ridge
 from .shipped import available, load
 from .sparsity import L1, WaveletL1
 from .tgv import TotalGeneralizedVariation
@@ -25,6 +26,7 @@ __all__ = [
     "NonLocalMeans",
     "Positivity",
     "Prior",
+    "Ridge",
     "Term",
     "Tikhonov",
     "TotalGeneralizedVariation",

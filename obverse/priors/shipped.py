@@ -7,6 +7,7 @@ from .. import networks
 from ..errors import InputError
 from .denoiser import Denoiser
 from .gradient_step import GradientStep
+from .ridge import Ridge
 
 __all__ = ["available", "find", "load", "names"]
 
@@ -37,16 +38,18 @@ def find(name: str | Path) -> Path:
     return path
 
 
-def load(name: str | Path) -> Denoiser:
+def load(name: str | Path) -> Denoiser | Ridge:
     """A shipped prior by name, or weights of your own by path.
 
     Returns:
-        What the network is made for: a `GradientStep`, with an energy, or a `Denoiser`.
+        What the network is made for: a `Ridge`, an explicit prior; a `GradientStep`, with an energy; or a `Denoiser`.
 
     Raises:
         InputError: no such prior.
         FormatError: the file is damaged.
     """
     network, card = networks.load(find(name))
+    if isinstance(network, networks.RidgeEnergy):
+        return Ridge(network, card=card)
     kind = GradientStep if isinstance(network, networks.GradientStep) else Denoiser
     return kind(network, channels=card.get("channels", 1), card=card)
