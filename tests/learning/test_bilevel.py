@@ -104,7 +104,7 @@ def test_the_bounds_hold(seed):
     theta = 0.3 * randn(2, seed=seed + 50)
     exact = problem.solve(theta, 1e-12)
     gradient = problem.hypergradient(theta, exact, 1e-12).gradient
-    for accuracy in (1.0, 0.1, 1e-2, 1e-4):
+    for accuracy in (1.0, 0.1, 1e-2, 1e-4, 1e-7):
         solved = problem.solve(theta, accuracy)
         found = problem.hypergradient(theta, solved, accuracy)
         assert float((solved.x - exact.x).norm()) <= solved.distance <= accuracy
@@ -161,7 +161,7 @@ def test_maid_and_hoag_find_the_weight_that_a_grid_finds():
         assert learned.status.converged, learned.status.message
         assert abs(float(learned.theta) - where) < 0.05  # the grid's spacing
         assert learned.history[-1].low <= least * (1 + 1e-3)
-        assert learned.history[-1].value < 0.6 * learned.history[0].value
+        assert learned.history[-1].value < 0.75 * learned.history[0].value
 
 
 def test_every_step_of_maid_is_certified():

@@ -83,7 +83,7 @@ def maid(
         found = _search(problem, theta, solved, slope, alpha, epsilon, trials, work)
         if found is None:
             epsilon, trials = _SHARPER * epsilon, trials + 1
-            if epsilon < floor:
+            if epsilon < floor or not solved.reached:
                 text = "no step is provably downhill at this precision; accept it or work in float64"
                 return work.finish(theta, solved, False, "stagnation", text)
             solved, slope, epsilon = _differentiate(problem, theta, solved.x, epsilon, floor, tolerance, work)
@@ -123,6 +123,6 @@ def _differentiate(
             solved = work.solved(problem.solve(theta, epsilon, start))
         slope = work.differentiated(problem.hypergradient(theta, solved, problem.upper_lipschitz * epsilon))
         trusted = slope.error <= max(_TRUST * float(slope.gradient.norm()), 0.5 * tolerance)
-        if trusted or not math.isfinite(slope.error) or _SHARPER * epsilon < floor:
+        if trusted or not math.isfinite(slope.error) or not solved.reached or _SHARPER * epsilon < floor:
             return solved, slope, epsilon
         start, solved, epsilon = solved.x, None, _SHARPER * epsilon
