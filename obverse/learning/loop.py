@@ -170,6 +170,8 @@ def _found(checkpoint: Path, resume: bool, overwrite: bool) -> bool:
         raise InputError(
             f"{checkpoint.parent} holds a training already; pass --resume to go on or --overwrite to begin again"
         )
+    for leftover in checkpoint.parent.glob(".*.part"):  # of a write that was killed
+        leftover.unlink(missing_ok=True)
     return checkpoint.exists()
 
 

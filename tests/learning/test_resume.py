@@ -65,6 +65,7 @@ def test_five_kills_change_neither_the_curve_nor_the_weights(program, tmp_path):
     assert len(curve(killed)) == STEPS and curve(killed) == curve(straight)
     assert curve(killed, "psnr_25") == curve(straight, "psnr_25")
     assert _weights(killed) == _weights(straight)
+    assert {path.name for path in killed.iterdir()} == {path.name for path in straight.iterdir()}
 
 
 def test_without_the_moments_the_curve_would_change(recipe, tmp_path, monkeypatch):
@@ -88,6 +89,13 @@ def test_steps_beyond_the_checkpoint_are_cut_from_the_record(recipe, tmp_path):
         file.write('{"step": 8, "loss": 1e9}\n{"step": 9, "lo')
     trained(recipe, folder, resume=True)
     assert curve(folder) == curve(tmp_path / "straight")
+
+
+def test_what_a_killed_write_left_behind_is_cleared_away(recipe, tmp_path):
+    folder = _interrupted(recipe, tmp_path / "a", 3)
+    (folder / ".checkpoint.safetensors.0123456789ab.part").write_bytes(b"half a check")
+    trained(recipe, folder, resume=True)
+    assert {path.name for path in folder.iterdir()} == {"checkpoint.safetensors", "metrics.jsonl", "tiny.safetensors"}
 
 
 def test_a_checkpoint_is_as_the_recipe_and_whole_or_refused(recipe, tmp_path):
