@@ -5,7 +5,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.networks import PatchMixture, patch_mixture
-from obverse.priors import Denoiser
+from obverse.priors import Denoiser, load
 
 SIDE, SIGMA = 3, 0.1
 
@@ -112,3 +112,14 @@ def test_bad_use_is_refused():
     ):
         with pytest.raises(InputError):
             make()
+
+
+def test_shipped_mixture_denoises():
+    prior = load("patches-gray")
+    assert isinstance(prior.network, PatchMixture)
+    shades = torch.linspace(0.2, 0.8, 32)
+    x = (shades + 0.2 * (shades[:, None] > 0.5))[None]
+    y = x + 0.1 * torch.randn(1, 32, 32, generator=torch.Generator().manual_seed(0))
+    error = (prior.denoise(y, 0.1) - x).square().mean()
+    assert float(error) < 0.2 * 0.1**2 < float((prior.denoise(y, 0.02) - x).square().mean())
+    assert abs(float(prior.network.weights.sum()) - 1) < 1e-5
