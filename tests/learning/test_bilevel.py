@@ -32,7 +32,7 @@ def quadratic():
         convexity=1.0,
         lipschitz=lambda theta: float(torch.linalg.matrix_norm(matrix(theta), 2)),
         hessian_lipschitz=0.0,
-        mixed_lipschitz=lambda theta: float((theta.exp() * torch.linalg.matrix_norm(b, 2)).square().sum().sqrt()),
+        mixed_lipschitz=lambda theta: float((theta.detach().exp() * torch.linalg.matrix_norm(b, 2)).norm()),
     )
 
     def loss(theta):

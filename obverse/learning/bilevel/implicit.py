@@ -226,4 +226,4 @@ class _Implicit(torch.autograd.Function):
 
 
 def _number(constant: float | Callable[[Tensor], float], theta: Tensor) -> float:
-    return float(constant(theta)) if callable(constant) else float(constant)
+    return float(constant(theta.detach())) if callable(constant) else float(constant)
