@@ -160,7 +160,7 @@ class Bilevel:
             (back,) = torch.autograd.grad(gradient, variable, adjoint.x, retain_graph=True, allow_unused=True)
         if back is None:
             raise InputError("lower expects an energy that depends on theta, got one that does not; check its closure")
-        error = self._error(theta, solved, adjoint, size)
+        error = self._error(theta.detach(), solved, adjoint, size)
         return Hypergradient(-back, error, adjoint.iterations)
 
     def _error(self, theta: Tensor, solved: LowerSolution, adjoint: Result, size: float) -> float:
