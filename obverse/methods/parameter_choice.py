@@ -8,6 +8,8 @@
                   weights that leave a mean |r|² of at least one half, times 1 + 5 max(0, mean |r|² − 1)
     discrepancy   mean |r|² = 1: the residual is as large as the noise; it smooths more than the error asks for
 
+Data that depend on no pixel (masked, or left out of k-space) do not count.
+
 "auto" takes SURE where it holds, whiteness where the data are a picture of the image (equal shapes), discrepancy
 otherwise. Each rule is evaluated on a logarithmic grid around a weight at which prior and data speak with equal force,
 and refined by golden section about the best grid point.
@@ -28,7 +30,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..noise import Gaussian
-from ..operators.base import LinearOperator
+from ..operators.base import LinearOperator, Operator
 from ..operators.elementary import Identity
 from ..priors.base import Prior
 from ..problem import Problem
@@ -39,6 +41,7 @@ _REFINEMENTS = 5
 _PROBE = 0.1  # step of the divergence probe, in units of σ
 _LEAST_CHI2 = 0.5  # below this mean squared residual, in units of the noise, whiteness says nothing
 _EXCESS = 5.0  # price of a residual larger than the noise: it settles what whiteness leaves open in small images
+_BLIND = 1e-9  # response to noise, over the largest, below which a datum does not depend on the image
 _INVERTIBLE = 0.1  # least |h|/max|h| at which generalised SURE is still of use: its noise grows as 1/|h|²
 
 Solve = Callable[[Tensor, float], Tensor]
@@ -183,9 +186,11 @@ def _whiteness(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable
     if len(shape) < 3 or problem.noise.complex:
         raise InputError(f"whiteness expects real data on a grid (C, H, W), got {shape}; use selection='discrepancy'")
 
+    seen = _seen(problem.operator, y)
+
     def value(weight: float) -> float:
-        residual = _residual(problem, solve(y, weight), y)
-        chi2 = float(residual.double().square().mean())
+        residual = _residual(problem, solve(y, weight), y) * seen
+        chi2 = float(residual.double().square().sum() / seen.sum())
         # an image that fits the noise leaves a residual that is white because it is next to nothing
         if chi2 < _LEAST_CHI2:
             return math.inf
@@ -195,11 +200,23 @@ def _whiteness(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable
 
 
 def _discrepancy(solve: Solve, y: Tensor, problem: Problem, seed: int) -> Callable[[float], float]:
+    seen = _seen(problem.operator, y)
+
     def value(weight: float) -> float:
-        energy = float(_residual(problem, solve(y, weight), y).abs().double().square().mean())
+        energy = float((_residual(problem, solve(y, weight), y) * seen).abs().double().square().sum() / seen.sum())
         return math.log(energy) ** 2 if energy > 0 else math.inf
 
     return value
+
+
+def _seen(operator: Operator, y: Tensor) -> Tensor:
+    """1 where a datum depends on the image, 0 where it never does: a masked pixel, a point of k-space left out, a ray
+    that misses. Whatever stands there says nothing about the residual."""
+    probe = torch.randn(operator.image_shape, generator=torch.Generator().manual_seed(0), dtype=y.real.dtype).to(
+        y.device
+    )
+    response = operator(probe.to(operator.dtype if operator.dtype.is_complex else y.real.dtype)).abs()
+    return (response > _BLIND * response.max()).to(y.real.dtype)
 
 
 def _residual(problem: Problem, x: Tensor, y: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from obverse.errors import InputError
 from obverse.methods.map import MAP
 from obverse.methods.parameter_choice import choose, whiteness
 from obverse.noise import Gaussian, Poisson
-from obverse.operators import Convolution, Dense, Identity
+from obverse.operators import Convolution, Dense, Identity, Mask
 from obverse.priors import Tikhonov, TotalVariation, WaveletL1
 from obverse.problem import Problem
 
@@ -84,6 +84,19 @@ def test_discrepancy_makes_the_residual_as_large_as_the_noise():
     assert estimate.diagnostics["chi2"] == pytest.approx(1.0, abs=0.03)
     less = MAP(prior=TotalVariation(), weight=estimate.diagnostics["weight"] / 5, tolerance=1e-3)(y, problem)
     assert less.diagnostics["chi2"] < 0.97
+
+
+@pytest.mark.parametrize("rule", ["discrepancy", "whiteness"])
+def test_pixels_that_were_not_measured_do_not_count(rule):
+    kept = torch.rand(1, N, N, generator=torch.Generator().manual_seed(3)) < 0.5
+    problem = Problem(Mask(kept), Gaussian(0.1))
+    y = problem.simulate(picture(), seed=1)
+    blank, bright = y * kept, torch.where(kept, y, 5.0)
+    images = [MAP(TotalVariation(), weight="auto", selection=rule)(data, problem).image for data in (blank, bright)]
+    assert float((images[0] - images[1]).norm() / images[0].norm()) < 0.02
+    # zeros counted as data without noise would ask for twice the residual where there are data
+    chi2 = float((problem.residual(images[0], blank)[kept.expand_as(blank)]).square().mean())
+    assert chi2 == pytest.approx(1.0, abs=0.3)
 
 
 def test_whiteness_knows_white_from_coloured():
