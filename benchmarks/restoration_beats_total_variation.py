@@ -117,10 +117,12 @@ def schemes() -> dict[str, tuple[Callable[[str], bool], Callable[[Tensor, Proble
         return True
 
     def plug_and_play(prior: str, scheme: str = "hqs") -> Callable[[Tensor, Problem, Tensor], Tensor]:
-        return lambda y, problem, truth: ob.methods.PlugAndPlay(ob.priors.load(prior), scheme)(y, problem).image
+        method = ob.methods.PlugAndPlay(ob.priors.load(prior), scheme)
+        return lambda y, problem, truth: method(y, problem).image
 
     def trained(kind: type, name: str) -> Callable[[Tensor, Problem, Tensor], Tensor]:
-        return lambda y, problem, truth: kind.load(TRAINED / name / f"{name}.safetensors")(y, problem).image
+        method = kind.load(TRAINED / name / f"{name}.safetensors")
+        return lambda y, problem, truth: method(y, problem).image
 
     found = {
         "tikhonov": (everywhere, lambda y, problem, truth: best(smooth(truth), y, problem, truth)),

@@ -6,7 +6,7 @@ level). So an item is the same whoever asks for it, in whatever order, on any nu
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,19 +30,20 @@ class Dataset(Protocol):
         ...
 
 
-class Place:
+class Place(NamedTuple):
     """One place in the sequence of passes: which item, and its random stream."""
 
-    def __init__(self, index: int, generator: torch.Generator):
-        self.index, self.generator = index, generator
+    index: int
+    generator: torch.Generator
 
 
 def places(size: int, first: int, count: int, seed: int) -> list[Place]:
     """The places `first` … `first + count − 1` of the endless sequence over `size` items."""
-    found = []
+    found: list[Place] = []
     for number in range(first, first + count):
         epoch, position = divmod(number, size)
-        order = np.random.default_rng((seed, epoch)).permutation(size)
+        if not found or position == 0:
+            order = np.random.default_rng((seed, epoch)).permutation(size)
         found.append(Place(int(order[position]), stream(seed, number)))
     return found
 

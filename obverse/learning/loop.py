@@ -91,6 +91,7 @@ def _train(
 
     began, saved = time.monotonic() - state["seconds"], time.monotonic()
     log = folder / "metrics.jsonl" if processes.first else None
+    figures: dict[str, float] = {}  # of the running mean as it is after the last step
     with Interruption() as interruption, Metrics(log, state["step"]) as metrics:
         while state["step"] < recipe.steps and not _stalled(recipe, training):
             step = state["step"]
@@ -130,7 +131,8 @@ def _train(
 
     if training.best:
         load_whole(average, training.best)
-    figures, weights = validate(), weights_of(average)
+        figures = {}
+    figures, weights = figures or validate(), weights_of(average)
     path = folder / f"{recipe.name}.safetensors"
     if processes.first:
         trained = build(recipe.network)

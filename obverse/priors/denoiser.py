@@ -9,6 +9,7 @@ References: Venkatakrishnan, Bouman, Wohlberg, "Plug-and-play priors for model b
 Efron, "Tweedie's formula and selection bias", JASA 2011.
 """
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,8 +89,6 @@ class Denoiser:
 
     def to(self, *args: Any, **kwargs: Any) -> "Denoiser":
         """A copy on another device or in another precision; arguments as for `torch.nn.Module.to`."""
-        import copy
-
         return dataclasses.replace(self, network=copy.deepcopy(self.network).to(*args, **kwargs))
 
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from obverse import priors
 from obverse.errors import InputError
 from obverse.instruments import microscopy
 from obverse.networks import build, save
@@ -45,7 +44,6 @@ def test_from_file_to_report(obverse, files, weights, tmp_path):
     assert 0.5 < record["figures"]["chi2"] < 2
 
 
-@pytest.mark.skipif("microscopy" not in priors.available(), reason="no shipped weights yet")
 def test_the_shipped_prior_brings_the_image_closer_to_the_truth(obverse, files, tmp_path):
     command = ("reconstruct", files["2d"], "--psf", files["psf2d"], *CAMERA, "--method", "plug-and-play")
     done = obverse(*command, "-o", tmp_path / "out", "--json")

@@ -76,7 +76,6 @@ def test_a_memory_budget_gives_a_tile():
         by_tiles(lambda x, s: x, torch.zeros(1, 1, 8, 8), torch.ones(1), 50, 16)
 
 
-@pytest.mark.skipif("natural-gray" not in ob.priors.available(), reason="no shipped weights yet")
 def test_the_shipped_network_sees_no_tiles():
     whole = ob.priors.load("natural-gray")
     grid = torch.linspace(0, 40, 320)

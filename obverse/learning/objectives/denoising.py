@@ -20,7 +20,7 @@ from ...errors import InputError
 from ...noise.base import stream
 from ..data import Dataset, Place
 
-__all__ = ["Denoising"]
+__all__ = ["Denoising", "flat_loss", "psnr_by_level"]
 
 _EXPONENT = 1.5
 _LOWEST = 1e-4  # of the image's range: below the rounding of 8-bit images
@@ -72,24 +72,31 @@ class Denoising:
             sigma.append(level)
         x, z = torch.stack(clean).to(device), torch.stack(noisy).to(device)
         level = torch.tensor(sigma, device=device)
-        scale = level * self.deviation / (level.square() + self.deviation**2).sqrt()
-        error = (network(z, level).float() - x).square().mean((1, 2, 3))
-        return (error / scale**_EXPONENT).mean()
+        return flat_loss(network(z, level).float(), x, level, self.deviation)
 
     def validate(self, network: nn.Module, data: Dataset, device: torch.device) -> dict[str, float]:
         """Mean PSNR in dB (peak 1) at σ = 15, 25 and 50 of 255, with the same noise every time."""
-        items = [data.item(i, stream(0, i)) for i in range(len(data))]
-        found = {}
-        for level in _VALIDATION_LEVELS:
-            decibels = []
-            for start in range(0, len(items), 8):
-                x = torch.stack(items[start : start + 8])
-                noise = torch.stack(
-                    [torch.randn(item.shape, generator=stream(1, start + i)) for i, item in enumerate(x)]
-                )
-                z = (x + level * noise).to(device)
-                sigma = torch.full((len(x),), level, device=device)
-                error = (network(z, sigma).float().cpu() - x).square().mean((1, 2, 3))
-                decibels += [-10 * math.log10(float(e)) for e in error]
-            found[f"psnr_{round(level * 255)}"] = sum(decibels) / len(decibels)
-        return found
+        return psnr_by_level(network, data, _VALIDATION_LEVELS, device)
+
+
+def flat_loss(found: Tensor, truth: Tensor, sigma: Tensor, deviation: float) -> Tensor:
+    """Mean squared error of images `(B, C, H, W)`, each weighted by (σs/√(σ² + s²))^(−3/2), σ of shape `(B,)`."""
+    scale = sigma * deviation / (sigma.square() + deviation**2).sqrt()
+    return ((found - truth).square().mean((1, 2, 3)) / scale**_EXPONENT).mean()
+
+
+def psnr_by_level(network: nn.Module, data: Dataset, levels: Sequence[float], device: torch.device) -> dict[str, float]:
+    """Mean PSNR in dB (peak 1) of a denoiser at some noise levels, with the same noise every time."""
+    items = [data.item(i, stream(0, i)) for i in range(len(data))]
+    found = {}
+    for level in levels:
+        decibels = []
+        for start in range(0, len(items), 8):
+            x = torch.stack(items[start : start + 8])
+            noise = torch.stack([torch.randn(item.shape, generator=stream(1, start + i)) for i, item in enumerate(x)])
+            z = (x + level * noise).to(device)
+            sigma = torch.full((len(x),), level, device=device)
+            error = (network(z, sigma).float().cpu() - x).square().mean((1, 2, 3))
+            decibels += [-10 * math.log10(float(e)) for e in error]
+        found[f"psnr_{round(level * 255)}"] = sum(decibels) / len(decibels)
+    return found

@@ -11,7 +11,6 @@ algorithms", SIAM J. Imaging Sciences 2024.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import torch
@@ -19,13 +18,12 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...networks.ridge import RidgeEnergy
-from ...noise.base import stream
 from ..bilevel.implicit import through_minimiser
 from ..data import Dataset, Place
+from .denoising import flat_loss, psnr_by_level
 
 __all__ = ["VariationalDenoising"]
 
-_EXPONENT = 1.5
 _VALIDATION_LEVELS = (5 / 255, 15 / 255, 25 / 255)
 _NORM = 1.02  # ‖W‖² while training: the filters are divided by its value inside the image; borders add about a percent
 
@@ -82,21 +80,8 @@ class VariationalDenoising:
         found = through_minimiser(
             minimiser, gradient, lambda v: v + ridges.product(curvature, v), self.tolerance, batch_dims=1
         )
-        scale = level * self.deviation / (level.square() + self.deviation**2).sqrt()
-        return ((found - x).square().mean((1, 2, 3)) / scale**_EXPONENT).mean()
+        return flat_loss(found, x, level, self.deviation)
 
     def validate(self, network: nn.Module, data: Dataset, device: torch.device) -> dict[str, float]:
         """Mean PSNR in dB (peak 1) at σ = 5, 15 and 25 of 255, with the same noise every time."""
-        items = [data.item(i, stream(0, i)) for i in range(len(data))]
-        found = {}
-        for level in _VALIDATION_LEVELS:
-            decibels = []
-            for start in range(0, len(items), 8):
-                x = torch.stack(items[start : start + 8])
-                noise = [torch.randn(item.shape, generator=stream(1, start + i)) for i, item in enumerate(x)]
-                z = (x + level * torch.stack(noise)).to(device)
-                sigma = torch.full((len(x),), level, device=device)
-                error = (network(z, sigma).float().cpu() - x).square().mean((1, 2, 3))
-                decibels += [-10 * math.log10(float(e)) for e in error]
-            found[f"psnr_{round(level * 255)}"] = sum(decibels) / len(decibels)
-        return found
+        return psnr_by_level(network, data, _VALIDATION_LEVELS, device)
