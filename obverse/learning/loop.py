@@ -1,14 +1,13 @@
 """The training loop: one network, one objective, one stream of data.
 
-    repeat: loss of a batch → gradient, clipped → AdamW at a rate that rises, then falls as a cosine → running mean
+    repeat: loss of a batch → gradient, clipped → Muon at a rate that rises, then falls as a cosine → running mean
     now and then: validate the running mean; stop if it has not got better for long; write a checkpoint
 
 The folder holds `metrics.jsonl` (a line a step), `checkpoint.safetensors` and, at the end, `NAME.safetensors` with its
 card. Killed at any moment, training goes on from the last checkpoint along the same curve; shared by several processes,
 it takes the same steps.
 
-Reference: Loshchilov, Hutter, "Decoupled weight decay regularization" and "SGDR: stochastic gradient descent with warm
-restarts", ICLR 2019 and 2017.
+Reference: Loshchilov, Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017.
 """
 
 import copy
@@ -28,6 +27,7 @@ from .data import places
 from .datasets import datasets
 from .interruption import Interruption
 from .metrics import Metrics
+from .muon import Muon
 from .objectives import make_objective
 from .parallel import Processes, join, load_whole, local, shard, whole
 from .recipe import Recipe, start_file
@@ -159,8 +159,7 @@ def _begin(recipe: Recipe, processes: Processes) -> Training:
     if sharded:
         shard(network, processes)
         shard(average, processes)
-    optimiser = torch.optim.AdamW(network.parameters(), recipe.rate, betas=(0.9, 0.99), weight_decay=0.0)
-    return Training(network, average, optimiser)
+    return Training(network, average, Muon(network.parameters(), recipe.rate))
 
 
 def _found(checkpoint: Path, resume: bool, overwrite: bool) -> bool:

@@ -28,12 +28,12 @@ def pictures(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipe(pictures) -> dict[str, Any]:
-    """Settings of a training of a few hundred weights for a few steps."""
+    """Settings of a training of some thousand weights for a few steps."""
     return {
         "name": "tiny",
         "network": {
             "kind": "Preconditioned",
-            "network": {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [2, 3], "blocks": 1},
+            "network": {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [8, 9], "blocks": 1},
         },
         "objective": {"kind": "Denoising", "sigma": [0.0, 0.22], "high": 4.0, "share": 0.08},
         "data": {

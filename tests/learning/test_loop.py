@@ -10,6 +10,7 @@ from obverse.errors import InputError, NumericsError
 from obverse.io.safe import read_safetensors, sha256
 from obverse.learning import Recipe
 from obverse.learning.loop import learning_rate
+from obverse.learning.muon import Muon
 from obverse.learning.objectives import OBJECTIVES, Denoising, Objective
 from obverse.networks import build, load
 from tests.learning.conftest import curve, trained
@@ -25,26 +26,26 @@ def test_the_rate_rises_to_its_highest_and_falls_to_zero(recipe):
 
 
 def test_the_rate_of_a_step_is_the_optimisers(recipe, tmp_path, monkeypatch):
-    used, original = [], torch.optim.AdamW.step
+    used, original = [], Muon.step
 
     def noted(self, *arguments):
         used.append(self.param_groups[0]["lr"])
         return original(self, *arguments)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr(Muon, "step", noted)
     trained(recipe, tmp_path)
     assert used == [learning_rate(Recipe(**recipe), step) for step in range(12)]
 
 
 def test_the_gradient_is_clipped(recipe, tmp_path, monkeypatch):
-    norms, original = [], torch.optim.AdamW.step
+    norms, original = [], Muon.step
 
     def noted(self, *arguments):
         gradients = [p.grad for group in self.param_groups for p in group["params"]]
         norms.append(float(torch.stack([g.norm() for g in gradients]).norm()))
         return original(self, *arguments)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    monkeypatch.setattr(Muon, "step", noted)
     trained(recipe | {"clip": 0.01}, tmp_path)
     assert max(norms) <= 0.01 * (1 + 1e-4)
     assert max(curve(tmp_path, "gradient")) > 0.01, "nothing had to be clipped, so the test shows nothing"
@@ -52,7 +53,7 @@ def test_the_gradient_is_clipped(recipe, tmp_path, monkeypatch):
 
 def test_the_weights_are_the_running_mean(recipe, tmp_path):
     """Followed by hand from the network's own path, with a decay that grows from 1/10."""
-    path, original = [], torch.optim.AdamW.step
+    path, original = [], Muon.step
 
     def noted(self, *arguments):
         found = original(self, *arguments)
@@ -62,7 +63,7 @@ def test_the_weights_are_the_running_mean(recipe, tmp_path):
     torch.manual_seed(0)
     mean = next(build(recipe["network"]).parameters()).detach().clone()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", noted)
+        patch.setattr(Muon, "step", noted)
         weights = trained(recipe | {"average": 0.4}, tmp_path)
     for step, now in enumerate(path):
         decay = min(0.4, (1 + step) / (10 + step))
