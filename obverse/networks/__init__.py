@@ -7,7 +7,7 @@ from .preconditioned import Preconditioned
 from .ridge import RidgeEnergy
 from .unet import UNet
 from .unrolled import Stages
-from .weights import build, load, register, save
+from .weights import build, load, read_card, register, save
 
 __all__ = [
     "DnCNN",
@@ -19,6 +19,7 @@ __all__ = [
     "UNet",
     "build",
     "load",
+    "read_card",
     "register",
     "save",
 ]

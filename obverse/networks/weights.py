@@ -17,7 +17,7 @@ from ..errors import FormatError, InputError
 from ..io.record import plain
 from ..io.safe import read_safetensors, write_safetensors
 
-__all__ = ["build", "load", "register", "save"]
+__all__ = ["build", "load", "read_card", "register", "save"]
 
 _LARGEST = 65536  # channels, layers, components of a network in a file
 
@@ -77,8 +77,7 @@ def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     arrays, metadata = read_safetensors(path)
     weights = {name: torch.from_numpy(array) for name, array in arrays.items()}
     try:
-        card = json.loads(metadata["card"])
-        _check_numbers(card["network"])
+        card = _card(metadata)
         # First without memory: a card may ask for more than there is, the file cannot hold more than its size.
         with torch.device("meta"):
             _check_fit(path, build(card["network"]), weights)
@@ -94,6 +93,28 @@ def load(path: str | os.PathLike[str]) -> tuple[nn.Module, dict[str, Any]]:
     _check_fit(path, network, weights)
     network.load_state_dict(weights)
     return network.eval().requires_grad_(False), card
+
+
+def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The card alone, of a file whose every byte was verified; the network is not built.
+
+    Raises:
+        InputError: the file cannot be read.
+        FormatError: it is damaged, or holds no card.
+    """
+    try:
+        return _card(read_safetensors(path)[1])
+    except FormatError:
+        raise
+    except Exception as error:  # a card is not to be trusted
+        detail = " ".join(str(error).split())[:200]
+        raise FormatError(f"{path} expects weights with a card, got none ({detail}); write it with Obverse") from error
+
+
+def _card(metadata: Mapping[str, str]) -> dict[str, Any]:
+    card = json.loads(metadata["card"])
+    _check_numbers(card["network"])
+    return card
 
 
 def _check_numbers(description: Any) -> None:

@@ -18,7 +18,7 @@ _FOLDER = Path(__file__).parent / "weights"
 
 def available() -> dict[str, dict[str, Any]]:
     """The card of every shipped prior, by name: data and its licence, recipe, seed, steps, metrics, noise levels."""
-    return {path.stem: networks.load(path)[1] for path in sorted(_FOLDER.glob("*.safetensors"))}
+    return {path.stem: networks.read_card(path) for path in sorted(_FOLDER.glob("*.safetensors"))}
 
 
 def names() -> list[str]:

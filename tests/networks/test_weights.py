@@ -8,7 +8,7 @@ import torch
 
 from obverse.errors import FormatError, InputError
 from obverse.io.safe import read_safetensors, write_safetensors
-from obverse.networks import build, load, save
+from obverse.networks import build, load, read_card, save
 
 UNET = {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [2, 3], "blocks": 1}
 DESCRIPTION = {"kind": "Preconditioned", "network": UNET}
@@ -24,7 +24,7 @@ def path(tmp_path):
 def test_what_was_saved_comes_back(path):
     torch.manual_seed(0)
     expected, (network, card) = build(DESCRIPTION), load(path)
-    assert card == {"network": DESCRIPTION, "licence": "of the test"}
+    assert card == read_card(path) == {"network": DESCRIPTION, "licence": "of the test"}
     for one, other in zip(expected.state_dict().values(), network.state_dict().values(), strict=True):
         assert torch.equal(one, other)
     assert not network.training and not any(p.requires_grad for p in network.parameters())
@@ -124,11 +124,13 @@ def test_a_hostile_card_is_refused_without_memory_or_time(path, network):
 def test_a_card_that_is_no_card_is_refused(path):
     for text in ("", "[]", "{}", "nonsense", "[" * 100_000):
         write_safetensors(path, {}, {"card": text}, overwrite=True)
-        with pytest.raises(FormatError):
-            load(path)
+        for read in (load, read_card):
+            with pytest.raises(FormatError):
+                read(path)
     write_safetensors(path, {}, {}, overwrite=True)
-    with pytest.raises(FormatError):
-        load(path)
+    for read in (load, read_card):
+        with pytest.raises(FormatError):
+            read(path)
 
 
 def test_loading_reads_no_pickle(path, monkeypatch):
