@@ -296,7 +296,8 @@ def _denoiser(name: str) -> priors.Denoiser:
 def _named(value: Any) -> Any:
     """A prior in a few words; anything else as it is."""
     if isinstance(value, priors.Denoiser):
-        return f"{value.card.get('name', 'a denoiser')}, for intensities from {value.low:.4g} to {value.high:.4g}"
+        known = ": ".join(filter(None, (value.card.get("name", "a denoiser"), value.card.get("description"))))
+        return f"{known}, for intensities from {value.low:.4g} to {value.high:.4g}"
     if isinstance(value, priors.GaussianField):
         variance = float(value.spectrum.mean())
         mean = float(torch.as_tensor(value.mean).mean())

@@ -22,7 +22,8 @@ def header(page: Page) -> str:
     """Name of the data, status, headline figures, and what the uncertainty claims."""
     run = page.contents.run
     kind, badge, message = status_words(run["status"])
-    heading, claim = claims(page.contents.target)
+    learned = run["method"].get("denoiser")
+    heading, claim = claims(page.contents.target, None if learned is None else str(learned)[:300])
     method = cell(str(run["method"].get("name", "unknown method")))
     instrument = cell(str(run.get("instrument", "unknown instrument")))
     started = escape(str(run.get("started", "")).replace("T", " ")[:16])

@@ -37,9 +37,24 @@ _TARGETS = {
     ),
 }
 
+_LEARNED = (
+    "What the data leave open was filled in by a network that has learnt from other pictures ({}). Detail of that kind "
+    "looks as real as measured detail; it is a hypothesis until a method without the network shows it too."
+)
 
-def claims(target: str | None) -> tuple[str, str]:
-    """Return a heading and a paragraph on what the uncertainty claims and what not."""
+
+def claims(target: str | None, learned: str | None = None) -> tuple[str, str]:
+    """Return a heading and a paragraph on what the uncertainty claims and what not.
+
+    Args:
+        target: what the spread is a spread of; None without one.
+        learned: what is known of the network that stood for the prior; None if none did.
+    """
+    heading, claim = _claims(target)
+    return heading, claim if learned is None else f"{_LEARNED.format(learned)} {claim}"
+
+
+def _claims(target: str | None) -> tuple[str, str]:
     if target is None:
         return (
             "No uncertainty was computed",

@@ -151,3 +151,9 @@ def test_words_for_every_target_and_status():
         "unknown",
         "unknown",
     ]
+
+
+def test_a_learned_prior_is_named_before_the_claim():
+    heading, text = claims(None, "my-cells: cells of mine")
+    assert heading == claims(None)[0] and text.endswith(claims(None)[1])
+    assert "(my-cells: cells of mine)" in text and "learnt from other pictures" not in claims(None)[1]
