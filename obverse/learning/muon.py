@@ -69,9 +69,9 @@ def _by_adam(parameter: Tensor, gradient: Tensor, state: dict[str, Any], rate: f
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """U Vᵀ of `matrix` = U Σ Vᵀ, each singular value within 0.7 and 1.2 instead of 1 (those below 1e-3 of the norm: less).
+    """U Vᵀ of `matrix` = U Σ Vᵀ, each singular value within 0.7 and 1.2; those below 1e-3 of the norm, less.
 
-    Five quintic iterations, carried out on the smaller Gram matrix, which costs a third for the flat ones of convolutions.
+    Five quintic iterations, carried out on the smaller Gram matrix: a third of the work for convolutions' flat ones.
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonalised(matrix.T).T
