@@ -7,13 +7,17 @@ from .equilibrium import Equilibrium
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
+from .local_gaussian import LocalGaussian
 from .map import MAP
 from .network import Network
 from .plug_and_play import PlugAndPlay
 from .richardson_lucy import RichardsonLucy
+from .tweedie import Tweedie
 from .unrolled import Unrolled
 
 __all__ = [
+    "Tweedie",
+    "LocalGaussian",
     "MAP",
     "Callback",
     "CovarianceError",

@@ -9,10 +9,14 @@ from .mixture import MixtureCovariance, combine
 from .posterior import TARGETS, Posterior
 from .precision import PrecisionCovariance
 from .preconditioner import circulant_preconditioner
+from .product import ProductCovariance
 from .stationary import StationaryCovariance
 from .streaming import StreamingMoments
+from .updated import UpdatedCovariance
 
 __all__ = [
+    "UpdatedCovariance",
+    "ProductCovariance",
     "TARGETS",
     "Components",
     "Covariance",

@@ -4,6 +4,7 @@ from .base import Functional, Hessian, Prior, Term
 from .denoiser import Denoiser, Denoises
 from .field import GaussianField
 from .gradient_step import GradientStep
+from .jacobian import Jacobian
 from .mixture import GaussianMixture
 from .nonlocal_means import NonLocalMeans
 from .positivity import Positivity
@@ -15,6 +16,7 @@ from .tikhonov import Tikhonov
 from .total_variation import TotalVariation
 
 __all__ = [
+    "Jacobian",
     "Denoiser",
     "Denoises",
     "Functional",

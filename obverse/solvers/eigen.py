@@ -34,7 +34,7 @@ from ..errors import InputError, NumericsError
 from .algebra import Callback, Map, guard, resolution
 from .result import Status
 
-__all__ = ["Eigen", "block_krylov"]
+__all__ = ["Eigen", "block_krylov", "pink"]
 
 
 OVERSAMPLING = 3  # vectors beyond k in a block; measured in benchmarks/block_krylov_needs_sixty_products.py
@@ -111,7 +111,7 @@ def block_krylov(
     block = min(block, products, size)
     capacity = min(products if basis is None else basis, size)
     space = _Space(guard(apply, "apply"), tuple(shape), capacity, generator, dtype, device)
-    space.extend(_pink(block, tuple(shape), generator, dtype, device), block)
+    space.extend(pink(block, tuple(shape), generator, dtype, device), block)
     while True:
         values, weights, residuals = space.ritz(k)
         scale = float(values[0].abs()) or 1.0
@@ -248,10 +248,10 @@ class _Space:
         return rows
 
 
-def _pink(
+def pink(
     count: int, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """Gaussian vectors (count, size) with equal energy per octave: amplitude |f|^(−d/2) in d spatial dimensions."""
+    """Gaussian vectors `(count, size)` with equal energy per octave: amplitude |f|^(−d/2) in d spatial dimensions."""
     white = torch.randn(count, *shape, generator=generator, dtype=dtype, device=device)
     axes = tuple(range(-max(1, len(shape) - 1), 0))
     square = torch.zeros((), dtype=white.abs().dtype, device=device)

@@ -1,0 +1,148 @@
+"""A posterior for any linear operator from one denoiser: its prior, as the Gaussian that the denoiser sees around it.
+
+    at the fixed point x = D(z, σ),  z = x − σ² ∇f(x),  f(x) = −log p(y | A x):
+    B = σ² ∂D/∂z,      P = B⁻¹ − σ⁻²,      Σ = (AᴴWA + P)⁻¹ = (B⁻¹ + M)⁻¹,      M = AᴴWA − σ⁻²
+
+D(z, σ) is the mean of the image given z = image + σ ε, and B its covariance (Tweedie). Taking away what z told leaves
+the local prior's precision P; the data then say what they say. For a Gaussian prior this is the posterior exactly, at
+every σ; for others it is the Gaussian that agrees with D at z. Unlike the Jacobian of a reconstruction it has variance
+where the operator sees nothing. `solvers.update` multiplies by Σ and finds its components without inverses.
+
+The image is that of plug-and-play (ADMM at level σ), with one step of Newton's method, which is exact for Gaussians.
+"""
+
+__all__ = ["LocalGaussian"]
+
+import time
+from dataclasses import KW_ONLY, dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, NumericsError
+from ..posterior import Estimate, Posterior
+from ..posterior.updated import UpdatedCovariance
+from ..priors.denoiser import Denoises
+from ..priors.jacobian import Jacobian
+from ..problem import Problem
+from ..solvers.result import Status
+from ..solvers.update import updated_solve
+from .base import Callback, check_item, described, linear_part, real_image
+from .covariance_error import CovarianceError
+from .matched_level import matched_level, working_point
+
+_FIXED_POINT = 1e-2  # relative change of z in which plug-and-play and Newton's step may differ
+
+
+@dataclass(frozen=True, eq=False)
+class LocalGaussian:
+    """Posterior of a linear problem under a denoiser's prior.
+
+    Args:
+        denoiser: anything with a differentiable `denoise(x, sigma)`; a `GradientStep` has a symmetric Jacobian.
+        sigma: level at which the denoiser is asked, in units of the image; found by `matched_level` if None.
+        rank: components found at once, which the diagnostics speak of.
+        tolerance: relative residual of products with Σ, and of the components.
+        max_iterations: of one product with Σ, each one product with the Jacobian.
+        probes: products with Σ for the marginal variances; exact where as many as pixels.
+        seed: of probes and starts.
+
+    Example:
+        >>> import torch, obverse as ob
+        >>> field = ob.priors.GaussianField(torch.ones(8, 8), (1, 8, 8))
+        >>> kept = (torch.arange(64).reshape(1, 8, 8) % 2).float()
+        >>> problem = ob.Problem(ob.operators.Mask(kept), ob.noise.Gaussian(1.0))
+        >>> posterior = LocalGaussian(field, sigma=0.5)(kept, problem)
+        >>> [round(v, 3) for v in posterior.std.flatten()[:2].tolist()]
+        [1.0, 0.707]
+    """
+
+    denoiser: Denoises
+    _: KW_ONLY
+    sigma: float | None = None
+    rank: int = 16
+    tolerance: float = 1e-3
+    max_iterations: int = 300
+    probes: int = 64
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.sigma is not None and not 0 < self.sigma < float("inf"):
+            raise InputError(f"LocalGaussian expects a positive sigma, got {self.sigma}; it is in units of the image")
+        if not 0 < self.tolerance < 1:
+            raise InputError(f"LocalGaussian expects a tolerance between 0 and 1, got {self.tolerance}")
+
+    def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
+        """The posterior of one measurement.
+
+        Args:
+            y: data of exactly the operator's `data_shape`.
+            problem: a linear operator and a law of independent data; counting laws enter by their Fisher information
+                at the image.
+            callback: told (iteration, limit, relative change) by plug-and-play.
+
+        Raises:
+            InputError: the data do not fit, or the operator is not linear or not on real images.
+            CovarianceError: the image was found, its covariance was not; the error keeps the image.
+        """
+        begun = time.perf_counter()
+        check_item(y, problem, "LocalGaussian")
+        operator = linear_part(problem, "LocalGaussian")
+        zero = real_image(operator, y, "LocalGaussian")
+        if self.sigma is None:
+            level, ladder = matched_level(self.denoiser, y, problem, self.seed, callback)
+        else:
+            level, ladder = float(self.sigma), []
+        image, z, evaluations = working_point(self.denoiser, y, problem, level, callback)
+        jacobian = Jacobian(self.denoiser, z, level)
+        x = jacobian.output.to(zero)
+        weight = problem.fisher_weight(x)
+
+        def B(v: Tensor) -> Tensor:
+            return level**2 * jacobian(v)
+
+        def M(v: Tensor) -> Tensor:
+            return operator.gram(v, weight) - v / level**2
+
+        try:
+            slope = (x - z) / level**2 - problem.gradient(x, y)
+            step, _ = updated_solve(B, M, slope[None], tolerance=self.tolerance, max_iterations=self.max_iterations)
+            mean = x + step.x[0]
+            covariance = UpdatedCovariance(
+                B,
+                M,
+                zero.shape,
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+                probes=self.probes,
+                seed=self.seed,
+                dtype=zero.dtype,
+                device=zero.device,
+            )
+            marginals = {f"marginals_{key}": value for key, value in covariance.diagonal_report().items()}
+            covariance.components(min(self.rank, covariance.size))
+        except NumericsError as error:
+            status = Status(True, "converged", "plug-and-play reached its fixed point")
+            raise CovarianceError(error, Estimate(image, status, ())) from error
+        moved = float((mean - image).norm() / image.norm().clamp_min(1e-30))
+        diagnostics = {
+            "sigma": level,
+            "ladder": ladder,
+            "asymmetry": jacobian.asymmetry,
+            "truncated": covariance.truncated / max(covariance.solves, 1),
+            "newton_step": moved,
+            **{f"components_{key}": value for key, value in covariance.components_report().items()},
+            **marginals,
+            "evaluations": evaluations + 1,
+            "products": jacobian.products,
+            "seconds": time.perf_counter() - begun,
+        }
+        return described(self, mean, _status(moved, step.status), (), diagnostics, covariance)
+
+
+def _status(moved: float, step: Status) -> Status:
+    if not step.converged:
+        return Status(False, "newton-step", f"the last step towards the mean did not converge: {step.message}")
+    if moved > _FIXED_POINT and torch.isfinite(torch.tensor(moved)):
+        return Status(True, "converged", f"the mean by one Newton step of {moved:.1e} from the plug-and-play image")
+    return Status(True, "converged", f"plug-and-play and a Newton step agree on the mean to {moved:.1e}")

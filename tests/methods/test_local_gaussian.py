@@ -1,0 +1,147 @@
+"""Covariances from a denoiser, against posteriors known in closed form."""
+
+import pytest
+import torch
+
+import obverse as ob
+from obverse.errors import InputError
+from obverse.methods.matched_level import matched_level
+
+SHAPE = (1, 10, 10)
+FIELD = ob.priors.GaussianField.power_law(SHAPE, 2.5, variance=0.06, mean=0.4)
+
+
+def operator(name):
+    if name == "denoise":
+        return ob.operators.Identity(SHAPE)
+    if name == "inpaint":
+        return ob.operators.Mask((torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) > 0.5).double())
+    if name == "tomography":
+        return ob.operators.Radon(SHAPE, torch.linspace(0, 3, 7).double(), dtype=torch.float64)
+    kernel = torch.exp(-0.5 * torch.linspace(-2, 2, 5).double().square())
+    kernel = torch.outer(kernel, kernel)
+    return ob.operators.Convolution(kernel / kernel.sum(), SHAPE)
+
+
+def case(name, noise=0.1, prior=FIELD):
+    problem = ob.Problem(operator(name), ob.noise.Gaussian(noise))
+    return problem.simulate(prior.sample(1, seed=3)[0].double(), seed=1), problem
+
+
+def mixture(separation=0.16):
+    """Two Gaussians of images, so near that the data often leave both."""
+    axes = torch.linspace(0, 3, 10, dtype=torch.float64)
+    shape = torch.sin(axes)[:, None] * torch.cos(axes)
+    lengths = (torch.cdist(torch.cartesian_prod(axes, axes), torch.cartesian_prod(axes, axes)) / 0.8).square()
+    covariance = 0.005 * torch.exp(-0.5 * lengths) + 1e-4 * torch.eye(100, dtype=torch.float64)
+    means = torch.stack([-separation * shape, separation * shape])[:, None]
+    return ob.priors.GaussianMixture(torch.tensor([0.5, 0.5]), means, torch.stack([covariance, covariance]))
+
+
+def undecided(name, noise, prior):
+    """Data near the middle between the modes, so that the posterior keeps both."""
+    problem = ob.Problem(operator(name), ob.noise.Gaussian(noise))
+    y = problem.operator(0.03 * prior.means[1])
+    assert 0.4 < float(prior.posterior(y, problem).weights.max()) < 0.7, "one mode alone would show nothing"
+    return y, problem
+
+
+class TestLocalGaussian:
+    @pytest.mark.parametrize("name", ["denoise", "inpaint", "deblur", "tomography"])
+    @pytest.mark.parametrize("sigma", [0.05, 0.15, 0.5])
+    def test_it_is_exact_for_gaussian_priors_at_any_level(self, name, sigma):
+        y, problem = case(name, 0.5 if name == "tomography" else 0.1)
+        truth = ob.methods.Gaussian(FIELD)(y, problem)
+        method = ob.methods.LocalGaussian(FIELD, sigma=sigma, tolerance=1e-7, probes=100, rank=4)
+        found = method(y, problem)
+        assert found.status.converged and found.diagnostics["truncated"] == 0
+        torch.testing.assert_close(found.mean, truth.mean, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found.std, truth.std, rtol=1e-5, atol=0)
+        dense = truth.covariance.dense()
+        assert (found.covariance.dense() - dense).norm() < 1e-5 * dense.norm()
+        expected = torch.linalg.eigvalsh(dense).flip(0)[:4]
+        torch.testing.assert_close(found.components(4).variances, expected, rtol=1e-5, atol=0)
+        # Without the pseudo-measurement taken away, or at the wrong noise, it would be another covariance.
+        wrong = ob.methods.Gaussian(FIELD)(y, ob.Problem(problem.operator, ob.noise.Gaussian(0.12))).covariance.dense()
+        assert (wrong - dense).norm() > 1e-2 * dense.norm()
+
+    def test_the_level_is_that_of_the_noise_where_the_data_are_a_noisy_image(self):
+        y, problem = case("denoise")
+        sigma, ladder = matched_level(FIELD, y, problem)
+        assert sigma == pytest.approx(0.1, rel=1e-3) and len(ladder) <= 4
+
+    def test_at_the_matched_level_data_and_denoiser_agree_on_the_mean_variance(self):
+        y, problem = case("inpaint")
+        sigma, _ = matched_level(FIELD, y, problem)
+        found = ob.methods.LocalGaussian(FIELD, sigma=sigma, probes=100, tolerance=1e-6, rank=2)(y, problem)
+        modes = FIELD.spectrum
+        denoised = (modes * sigma**2 / (modes + sigma**2)).mean()
+        assert float(found.covariance.trace()) / 100 == pytest.approx(float(denoised), rel=0.25)
+
+    def test_of_a_mixture_it_has_the_variance_of_both_modes(self):
+        prior = mixture()
+        y, problem = undecided("inpaint", 0.3, prior)
+        truth = prior.posterior(y, problem)
+        within = float((truth.weights[:, None] * truth.covariances.diagonal(dim1=1, dim2=2)).sum())
+        total = float(truth.covariance.diagonal().sum())
+        assert within < 0.6 * total
+
+        def error(sigma):
+            found = ob.methods.LocalGaussian(prior, sigma=sigma, probes=100, tolerance=1e-6, rank=2)(y, problem)
+            return float((found.covariance.dense() - truth.covariance).norm() / truth.covariance.norm()), found
+
+        matched, found = error(None)
+        assert matched < 0.2 and 0.85 < found.covariance.trace() / total < 1.1
+        assert float((found.mean.flatten() - truth.mean.flatten()).norm()) < 0.03 * total**0.5
+        leading = torch.linalg.eigh(truth.covariance).eigenvectors[:, -1]
+        assert abs(float(found.components(1).directions.flatten() @ leading)) > 0.99
+        assert error(0.1)[0] > 3 * matched, "any level would do, so the rule shows nothing"
+
+    def test_it_saves_and_draws(self, tmp_path):
+        y, problem = case("inpaint")
+        found = ob.methods.LocalGaussian(FIELD, sigma=0.1, rank=6)(y, problem)
+        found.save(tmp_path / "p.safetensors", rank=6)
+        again = ob.Posterior.load(tmp_path / "p.safetensors")
+        torch.testing.assert_close(again.std, found.std, rtol=1e-6, atol=0)
+        assert again.sample(2).shape == (2, *SHAPE) and again.target == "posterior"
+
+    @pytest.mark.parametrize("arguments", [{"sigma": 0.0}, {"sigma": float("nan")}, {"tolerance": 0.0}])
+    def test_settings_that_make_no_sense_are_refused(self, arguments):
+        with pytest.raises(InputError):
+            ob.methods.LocalGaussian(FIELD, **arguments)
+
+
+class TestTweedie:
+    def test_of_a_field_it_is_the_posterior(self):
+        y, problem = case("denoise")
+        truth, found = ob.methods.Gaussian(FIELD)(y, problem), ob.methods.Tweedie(FIELD, rank=3)(y, problem)
+        torch.testing.assert_close(found.mean, truth.mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.std, truth.std, rtol=1e-6, atol=0)
+        assert found.diagnostics["components_above_noise"] == 0
+
+    def test_of_a_mixture_it_is_the_posterior_and_shows_the_modes(self):
+        prior = mixture(0.25)
+        y, problem = undecided("denoise", 0.6, prior)
+        truth, found = prior.posterior(y, problem), ob.methods.Tweedie(prior, rank=3)(y, problem)
+        torch.testing.assert_close(found.mean.flatten(), truth.mean.flatten(), rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.covariance.dense(), truth.covariance, rtol=0, atol=1e-9)
+
+    def test_it_takes_fewer_products_than_subspace_iteration(self):
+        """255 products of five vectors by subspace iteration reach what 60 by block Krylov do, at the most."""
+        shape = (1, 24, 24)
+        field = ob.priors.GaussianField.power_law(shape, 2.5, variance=0.06)
+        problem = ob.Problem(ob.operators.Identity(shape), ob.noise.Gaussian(0.1))
+        y = problem.simulate(field.sample(1)[0].double())
+        covariance = ob.methods.Tweedie(field, rank=1)(y, problem).covariance
+        best = covariance.components(5, products=576).variances.sum()
+        captured = covariance.components(5, products=60).variances.sum()
+        block = torch.linalg.qr(torch.randn(576, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))).Q
+        for _ in range(50):
+            block = torch.linalg.qr(covariance.matvec(block.mT).mT).Q
+        iterated = (block * covariance.matvec(block.mT).mT).sum()
+        assert best - captured < best - iterated
+
+    def test_other_problems_are_refused(self):
+        y, problem = case("inpaint")
+        with pytest.raises(InputError, match="LocalGaussian"):
+            ob.methods.Tweedie(FIELD)(y, problem)
