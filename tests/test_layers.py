@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "obverse"
 LAYERS = [
     {"errors"},
-    {"volume", "compiled"},
+    {"volume", "compiled", "pages"},
     {"io"},
     {"solvers"},
     {"operators"},

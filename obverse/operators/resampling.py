@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..pages import in_large_pages
 from . import interpolation as plain
 from .filters import by_parts
 from .motion import pixel_grid
@@ -136,7 +137,7 @@ def _run(name: str, planes: Tensor, flow: Tensor | None, resampling: Resampling)
 
 def _compiled(kernels: Any, name: str, planes: Tensor, flow: Tensor | None, resampling: Resampling, tables: Sequence):
     make, size = (torch.empty, resampling.data_size) if name == "gather" else (torch.zeros, resampling.size)
-    result = make(len(planes), *size, dtype=planes.dtype)
+    result = in_large_pages(make(len(planes), *size, dtype=planes.dtype))
     one = torch.ones(1, dtype=torch.float64)
     matrices = torch.eye(3, dtype=torch.float64)[None] if resampling.matrices is None else resampling.matrices
     weights = one if resampling.weights is None else resampling.weights

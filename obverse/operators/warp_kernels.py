@@ -22,7 +22,7 @@ from ..compiled import compiled
 __all__ = ["gather", "scatter"]
 
 _THREADS_FROM = 1 << 17  # samples: below this, handing rows to threads costs more than they save
-_COLUMNS, _ROWS = 128, 64  # of a tile: its rotated bounding box in float32 fits the second cache, its lines the first
+_COLUMNS, _ROWS = 64, 64  # of a tile: when it is rotated, the pages of its bounding box fit the first translation cache
 _FARTHEST = float(1 << 30)
 _BOUNDARY = {"zero": 0, "circular": 1, "reflect": 2}
 
