@@ -4,7 +4,7 @@
     W ← W − 10 rate · √max(1, m/n) · U Vᵀ,    N = U Σ Vᵀ                for a matrix of m outputs and n inputs
 
 A step along U Vᵀ moves all directions of a matrix alike, where Adam's gives nearly all to the few with large gradients;
-U-Nets that denoise get as good in a quarter of the steps. A convolution's kernel counts as a matrix of outputs against
+U-Nets that denoise get as good in far fewer steps. A convolution's kernel counts as a matrix of outputs against
 inputs times taps. The factor 10, found by trial, lets both share a rate. What has fewer than eight inputs or outputs
 (first and last layers, biases, step lengths) has nothing to orthogonalise and goes by Adam.
 

@@ -1,11 +1,13 @@
 """One network for every noise level: denoiser, score and diffusion prior at once.
 
-    D(x, σ) = m + c_skip z + f(c z, c σ, c s)/c,      z = x − m,    c = (σ² + s²)^(−1/2),    c_skip = s² c²
+    D(x, σ) = m + c_skip z + c_out f(c z, c σ, c s),        z = x − m,    c = (σ² + s²)^(−1/2)
+    c_out = c σ s,    c_skip = 1/(1 + (σ/4s)⁴)
 
-m is the middle grey of images and s their standard deviation; cσ and cs enter as constant images. For σ → 0 the skip
-passes the image through, for σ → ∞ the answer rests on the network alone. This is EDM's preconditioning for networks
-that are homogeneous of degree one, such as a U-Net without biases: D then is homogeneous in (z, σ, s) jointly, so that
-changing the unit of the image changes nothing.
+m is the middle grey of images and s their standard deviation; cσ and cs enter as constant images. At the levels at
+which images are restored, f is the noise in units of itself; for σ → ∞ the answer rests on the network alone. That is
+EDM's preconditioning, but for the skip, which EDM takes as c² s²: there a part of the image, larger with the noise, has
+to pass through the network, and is learnt more slowly. If unit and contrast of an image change, z, σ and s change alike, and D
+with them.
 
     score ∇ log p_σ(x) = (D(x, σ) − x)/σ²                                         (Tweedie)
 
@@ -42,4 +44,5 @@ class Preconditioned(nn.Module):
         z, shape = x - self.centre, (len(x), 1, *x.shape[-2:])
         maps = [(scale * level).expand(shape), (scale * self.deviation).expand(shape)]
         residual = self.network(cat([scale * z, *maps], 1)).to(x.dtype)
-        return self.centre + (self.deviation * scale).square() * z + residual / scale
+        skip = 1 / (1 + (level / (4 * self.deviation)) ** 4)
+        return self.centre + skip * z + self.deviation * scale * level * residual

@@ -29,20 +29,19 @@ def levels(*values):
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_with_no_network_it_is_the_posterior_mean_of_a_white_gaussian():
-    """E[x | x + σε = y] for x ~ N(m, s²): m + s²/(s² + σ²)(y − m)."""
-    net, x, sigma = Preconditioned(Nothing(), deviation=0.3, centre=0.4), image(3, 1, 5, 4), levels(0.01, 0.3, 5.0)
-    shrink = (0.09 / (0.09 + sigma.square())).reshape(3, 1, 1, 1)
-    torch.testing.assert_close(net(x, sigma), 0.4 + shrink * (x - 0.4), rtol=1e-12, atol=1e-12)
+def test_with_no_network_the_image_passes_until_noise_drowns_it():
+    x, sigma = image(3, 1, 5, 4), levels(0.03, 0.3, 30.0)
+    found = Preconditioned(Nothing(), deviation=0.25, centre=0.4)(x, sigma)
+    for item, (skip, tolerance) in enumerate([(1.0, 1e-6), (1 / (1 + 0.3**4), 1e-12), (0.0, 2e-6)]):
+        torch.testing.assert_close(found[item], 0.4 + skip * (x[item] - 0.4), rtol=0, atol=tolerance)
 
 
-def test_without_noise_the_image_passes():
-    torch.manual_seed(0)
-    net = Preconditioned(Recorded())
-    x = image(2, 1, 6, 6)
-    for sigma in (1e-3, 1e-6):
-        skip = net(x, levels(sigma, sigma)) - 1 / (sigma**2 + 0.0625) ** -0.5
-        torch.testing.assert_close(skip, x, rtol=0, atol=20 * sigma**2)
+def test_the_network_answers_in_units_of_the_noise():
+    """And, where there is more noise than image, of the image: σs/√(σ² + s²)."""
+    x, sigma = image(3, 1, 6, 6), levels(1e-4, 0.25, 1e4)
+    gain = Preconditioned(Recorded())(x, sigma) - Preconditioned(Nothing())(x, sigma)
+    expected = torch.stack([torch.full((1, 6, 6), g, dtype=x.dtype) for g in (1e-4, 0.25 * 0.5**0.5, 0.25)])
+    torch.testing.assert_close(gain, expected, rtol=1e-6, atol=0)
 
 
 def test_in_noise_alone_the_answer_rests_on_the_network():
