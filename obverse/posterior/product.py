@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .covariance import Components, Covariance
-from .probing import Probed, probe_diagonal
+from .probing import Probed, probe_diagonal, shrunk
 
 __all__ = ["ProductCovariance"]
 
@@ -76,5 +76,5 @@ class ProductCovariance(Covariance):
                 self._probed = Probed(exact.clamp_min(floor), torch.zeros_like(exact), self.size, raised, "exact")
             else:
                 generator = torch.Generator().manual_seed(self.seed)
-                self._probed = probe_diagonal(self._matvec, self, self.probes, generator)
+                self._probed = shrunk(probe_diagonal(self._matvec, self, self.probes, generator))
         return self._probed

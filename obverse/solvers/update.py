@@ -6,9 +6,9 @@
 
 B may be singular: neither its inverse nor a square root is needed. The eigenpairs come from a block Davidson iteration:
 Rayleigh–Ritz on all vectors so far, then new ones from the residuals B w − λ K w = Σ u − λ u. B that was estimated may
-have negative eigenvalues, and M may take away more than B⁻¹ has, so that Σ is no covariance. A solve stops before the
-first direction of negative curvature; Rayleigh–Ritz leaves out directions in which ⟨w, w⟩_B ≤ 0 and raises ⟨w, Kw⟩_B to
-a small share of ⟨w, w⟩_B. Both count what they leave out.
+have negative eigenvalues, and M may take away more than B⁻¹ has, so that Σ is no covariance. A solve ends with its first
+direction of negative curvature, along which it takes M for zero; Rayleigh–Ritz leaves out directions where ⟨w, w⟩_B is
+not positive and raises ⟨w, Kw⟩_B to a small share of ⟨w, w⟩_B. Both count what they leave out.
 
 References: Golub, Ye, "An inverse free preconditioned Krylov subspace method for symmetric generalized eigenvalue
 problems", SIAM J. Sci. Comput. 2002. Davidson, "The iterative calculation of a few of the lowest eigenvalues", J.
@@ -53,14 +53,16 @@ def updated_solve(
     Br = B(r)
     rho = inner(r, Br, 1)
     first, p, Bp = rho.clamp_min(torch.finfo(v.dtype).tiny), r, Br
-    active, bent = rho > 0, torch.zeros_like(rho, dtype=torch.bool)
+    active, bent = rho > 0, rho < 0
     history: list[float] = []
     while bool(active.any()) and len(history) < max_iterations:
         Kp = p + M(Bp)
         curvature = inner(Bp, Kp, 1)
         negative = active & (curvature <= _LEAST * inner(p, Bp, 1).clamp_min(0) * 1e-3)
-        bent, active = bent | negative, active & ~negative
+        # The last step of such a vector takes M for nothing along p, and so is no longer than B alone makes it.
+        curvature = torch.where(negative, inner(p, Bp, 1), curvature)
         alpha = torch.where(active, rho / torch.where(curvature > 0, curvature, 1.0), 0.0)
+        bent, active = bent | negative, active & ~negative
         w, Bw, r = w + alpha * p, Bw + alpha * Bp, r - alpha * Kp
         Br = B(r)
         fresh = inner(r, Br, 1)
