@@ -89,6 +89,9 @@ def load_checkpoint(path: Path, training: Training, recipe: Recipe, processes: P
     except RuntimeError as error:
         detail = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} expects weights of the recipe's network, got others ({detail})") from error
+    kinds = {name.rsplit("/", 1)[1] for name in tensors if name.startswith("optimiser/")}
+    if not kinds <= {"momentum", "step", "mean", "square"}:
+        raise InputError(f"{path} expects the optimiser of this version, got another's; train into another folder")
     for name, parameter in training.network.named_parameters():
         moments = _below(f"optimiser/{name}/", tensors)
         training.optimiser.state[parameter] = {

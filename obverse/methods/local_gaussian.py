@@ -16,11 +16,10 @@ __all__ = ["LocalGaussian"]
 import time
 from dataclasses import KW_ONLY, dataclass
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
-from ..posterior import Estimate, Posterior
+from ..posterior import Posterior
 from ..posterior.updated import UpdatedCovariance
 from ..priors.denoiser import Denoises
 from ..priors.jacobian import Jacobian
@@ -29,9 +28,9 @@ from ..solvers.result import Status
 from ..solvers.update import updated_solve
 from .base import Callback, check_item, described, linear_part, real_image
 from .covariance_error import CovarianceError
-from .matched_level import matched_level, working_point
+from .matched_level import WorkingPoint, matched_level
 
-_FIXED_POINT = 1e-2  # relative change of z in which plug-and-play and Newton's step may differ
+_FARTHEST = 0.3  # relative change of the image in Newton's step, beyond which it is not to be trusted
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,18 +66,27 @@ class LocalGaussian:
     seed: int = 0
 
     def __post_init__(self):
+        if not isinstance(self.denoiser, Denoises):
+            raise InputError(
+                f"LocalGaussian expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors"
+            )
         if self.sigma is not None and not 0 < self.sigma < float("inf"):
             raise InputError(f"LocalGaussian expects a positive sigma, got {self.sigma}; it is in units of the image")
         if not 0 < self.tolerance < 1:
             raise InputError(f"LocalGaussian expects a tolerance between 0 and 1, got {self.tolerance}")
+        if min(self.rank, self.max_iterations, self.probes) < 1:
+            raise InputError(
+                "LocalGaussian expects rank, max_iterations and probes of at least 1, got "
+                f"{self.rank, self.max_iterations, self.probes}"
+            )
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """The posterior of one measurement.
 
         Args:
             y: data of exactly the operator's `data_shape`.
-            problem: a linear operator and a law of independent data; counting laws enter by their Fisher information
-                at the image.
+            problem: a linear operator and a law of independent data; counting laws enter by their curvature at the
+                image, bounded where there is less than a count.
             callback: told (iteration, limit, relative change) by plug-and-play.
 
         Raises:
@@ -89,14 +97,13 @@ class LocalGaussian:
         check_item(y, problem, "LocalGaussian")
         operator = linear_part(problem, "LocalGaussian")
         zero = real_image(operator, y, "LocalGaussian")
-        if self.sigma is None:
-            level, ladder = matched_level(self.denoiser, y, problem, self.seed, callback)
-        else:
-            level, ladder = float(self.sigma), []
-        image, z, evaluations = working_point(self.denoiser, y, problem, level, callback)
+        point = WorkingPoint(self.denoiser, y, problem)
+        matched = None if self.sigma is not None else matched_level(point, self.seed, callback)
+        level = float(self.sigma) if matched is None else matched.sigma  # type: ignore[arg-type]
+        played, z = point.find(level, callback)
         jacobian = Jacobian(self.denoiser, z, level)
         x = jacobian.output.to(zero)
-        weight = problem.fisher_weight(x)
+        weight = point.weight(x)
 
         def B(v: Tensor) -> Tensor:
             return level**2 * jacobian(v)
@@ -105,15 +112,15 @@ class LocalGaussian:
             return operator.gram(v, weight) - v / level**2
 
         try:
-            slope = (x - z) / level**2 - problem.gradient(x, y)
-            step, _ = updated_solve(B, M, slope[None], tolerance=self.tolerance, max_iterations=self.max_iterations)
+            slope = (x - z) / level**2 - point.data.gradient(x)
+            limits = {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
+            step, bent = updated_solve(B, M, slope[None], **limits)
             mean = x + step.x[0]
             covariance = UpdatedCovariance(
                 B,
                 M,
                 zero.shape,
-                tolerance=self.tolerance,
-                max_iterations=self.max_iterations,
+                **limits,
                 probes=self.probes,
                 seed=self.seed,
                 dtype=zero.dtype,
@@ -122,27 +129,31 @@ class LocalGaussian:
             marginals = {f"marginals_{key}": value for key, value in covariance.diagonal_report().items()}
             covariance.components(min(self.rank, covariance.size))
         except NumericsError as error:
-            status = Status(True, "converged", "plug-and-play reached its fixed point")
-            raise CovarianceError(error, Estimate(image, status, ())) from error
-        moved = float((mean - image).norm() / image.norm().clamp_min(1e-30))
+            raise CovarianceError(error, played) from error
+        moved = float((mean - played.image).norm() / played.image.norm().clamp_min(1e-30))
         diagnostics = {
             "sigma": level,
-            "ladder": ladder,
+            "ladder": [] if matched is None else matched.ladder,
+            "level_settled": matched is None or matched.settled,
             "asymmetry": jacobian.asymmetry,
             "truncated": covariance.truncated / max(covariance.solves, 1),
             "newton_step": moved,
             **{f"components_{key}": value for key, value in covariance.components_report().items()},
             **marginals,
-            "evaluations": evaluations + 1,
+            "evaluations": point.evaluations + 1,
             "products": jacobian.products,
             "seconds": time.perf_counter() - begun,
         }
-        return described(self, mean, _status(moved, step.status), (), diagnostics, covariance)
+        status = _status(played.status, moved, step.status, bent)
+        return described(self, mean, status, (), diagnostics, covariance)
 
 
-def _status(moved: float, step: Status) -> Status:
-    if not step.converged:
-        return Status(False, "newton-step", f"the last step towards the mean did not converge: {step.message}")
-    if moved > _FIXED_POINT and torch.isfinite(torch.tensor(moved)):
-        return Status(True, "converged", f"the mean by one Newton step of {moved:.1e} from the plug-and-play image")
+def _status(played: Status, moved: float, step: Status, bent: int) -> Status:
+    if not played.converged:
+        return Status(False, played.reason, f"plug-and-play did not reach its fixed point: {played.message}")
+    if bent or not step.converged:
+        return Status(False, "newton-step", f"the last step towards the mean has no solution: {step.message}")
+    if not moved <= _FARTHEST:
+        message = f"the last step towards the mean changes it by {moved:.1e}, so that the Gaussian is a poor picture"
+        return Status(False, "newton-step", f"{message}; try another sigma")
     return Status(True, "converged", f"plug-and-play and a Newton step agree on the mean to {moved:.1e}")

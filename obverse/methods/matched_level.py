@@ -12,84 +12,120 @@ References: Rangan, Schniter, Fletcher, "Vector approximate message passing", IE
 "Expectation propagation for approximate Bayesian inference", UAI 2001.
 """
 
-__all__ = ["matched_level", "working_point"]
+__all__ = ["Matched", "WorkingPoint", "matched_level"]
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..operators.base import LinearOperator
+from ..posterior import Estimate
 from ..priors.denoiser import Denoiser, Denoises
 from ..priors.jacobian import Jacobian
 from ..problem import Problem
 from .base import Callback
 from .plug_and_play import PlugAndPlay
+from .plug_and_play_data import DataTerm
 
 _ROUNDS, _CLOSE = 8, 0.05  # of the iteration; relative change at which it ends
+_FARTHEST = 3.0  # factor by which a level may change in one round
 _PROBES = 4  # random signs for a trace: pixels average, so that a few do
 _TOLERANCE, _EVALUATIONS = 1e-3, 100  # of plug-and-play
-_SOLVES = 1e-3
+_ACCURACY = 1e-4  # of linear systems
 
 
-def working_point(
-    denoiser: Denoises,
-    y: Tensor,
-    problem: Problem,
-    sigma: float,
-    callback: Callback | None = None,
-    start: Tensor | None = None,
-) -> tuple[Tensor, Tensor, int]:
-    """Plug-and-play's image x at level σ, z = x − σ² ∇f(x) with D(z, σ) ≈ x, and the denoiser's evaluations."""
-    method = PlugAndPlay(
-        denoiser,
-        "admm",
-        sigma=sigma,
-        weight=1.0,
-        iterations=_EVALUATIONS,
-        acceleration="anderson",
-        tolerance=_TOLERANCE,
-        start=start,
-    )
-    found = method(y, problem, callback=callback)
-    return found.image, found.image - sigma**2 * problem.gradient(found.image, y), found.diagnostics["evaluations"]
-
-
-def matched_level(
-    denoiser: Denoises, y: Tensor, problem: Problem, seed: int = 0, callback: Callback | None = None
-) -> tuple[float, list[float]]:
-    """σ, and the levels on the way to it.
+class WorkingPoint:
+    """Where plug-and-play rests, and the data around it.
 
     Args:
-        denoiser: with a differentiable `denoise`.
+        denoiser: with `denoise`.
         y: one measurement.
         problem: a linear operator and a law of independent data.
+
+    Attributes:
+        data: the data term, whose slope and curvature are those that plug-and-play sees: bounded for counts.
+    """
+
+    def __init__(self, denoiser: Denoises, y: Tensor, problem: Problem):
+        self.denoiser, self.y, self.problem = denoiser, y, problem
+        self.data = DataTerm(y, problem, None, _ACCURACY)
+        self.evaluations = 0
+
+    def find(
+        self, sigma: float, callback: Callback | None = None, start: Tensor | None = None
+    ) -> tuple[Estimate, Tensor]:
+        """The image x at level σ, and z = x − σ² ∇f(x), for which D(z, σ) ≈ x."""
+        method = PlugAndPlay(
+            self.denoiser,
+            "admm",
+            sigma=sigma,
+            weight=1.0,
+            iterations=_EVALUATIONS,
+            acceleration="anderson",
+            tolerance=_TOLERANCE,
+            start=start,
+        )
+        found = method(self.y, self.problem, callback=callback)
+        self.evaluations += found.diagnostics["evaluations"]
+        return found, found.image - sigma**2 * self.data.gradient(found.image)
+
+    def weight(self, x: Tensor) -> Tensor:
+        """W at an image: the curvature of −log p in the data's expectation."""
+        curvature = self.data.law.curvature(self.problem.operator(x))
+        return torch.as_tensor(curvature, dtype=x.dtype, device=x.device)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """A level, and how it was found.
+
+    Args:
+        sigma: the level.
+        ladder: levels on the way, the last being σ.
+        settled: whether the last two agree; levels stop at the ends of what the denoiser knows.
+    """
+
+    sigma: float
+    ladder: list[float]
+    settled: bool
+
+
+def matched_level(point: WorkingPoint, seed: int = 0, callback: Callback | None = None) -> Matched:
+    """σ for a problem and a denoiser whose `denoise` can be differentiated.
+
+    Args:
+        point: of the measurement.
         seed: of the probes.
         callback: of plug-and-play.
+
+    Raises:
+        NumericsError: a linear system could not be solved.
     """
-    operator = problem.operator
+    operator, denoiser = point.problem.operator, point.denoiser
     assert isinstance(operator, LinearOperator)
-    low, high = denoiser.sigma_range if isinstance(denoiser, Denoiser) else (0.0, math.inf)
-    # 49/255 of the range is where plug-and-play begins; without a range, the noise of the data in the image's units
-    span = denoiser.high - denoiser.low if isinstance(denoiser, Denoiser) else None
+    known = isinstance(denoiser, Denoiser)
+    low, high = denoiser.sigma_range if known else (0.0, math.inf)
+    # A tenth of the range is where photographs are usually restored; without a range, the noise of the data.
+    sigma = min(max(0.1 * (denoiser.high - denoiser.low) if known else 2 * point.data.level, low), high)
     generator = torch.Generator().manual_seed(seed)
-    shape = operator.image_shape
-    probes = (torch.randint(0, 2, (_PROBES, *shape), generator=generator) * 2 - 1).to(y.real if y.is_complex() else y)
-    weight = problem.fisher_weight(None, y)
-    curvature = float(operator.norm()) ** 2 * float(weight.mean())
-    sigma = 0.1 * span if span is not None else 2 / math.sqrt(curvature)
-    ladder, start = [sigma], None
+    signs = torch.randint(0, 2, (_PROBES, *operator.image_shape), generator=generator) * 2 - 1
+    probes = signs.to(point.y.real if point.y.is_complex() else point.y)
+    ladder, start, settled = [sigma], None, False
     for _ in range(_ROUNDS):
-        start, z, _ = working_point(denoiser, y, problem, sigma, callback, start)
-        weight = problem.fisher_weight(start)
+        found, z = point.find(sigma, callback, start)
+        start, weight = found.image, point.weight(found.image)
         share = float((probes * Jacobian(denoiser, z, sigma)(probes)).mean())
         share = min(max(share, 0.02), 0.98)
         precision = (1 / share - 1) / sigma**2
-        left = torch.stack([operator.solve(probe, precision, weight, tolerance=_SOLVES) for probe in probes])
+        left = torch.stack([operator.solve(probe, precision, weight, tolerance=1e-3) for probe in probes])
         message = 1 / float((probes * left).mean()) - precision
-        fresh = min(max(message**-0.5 if message > 0 else high, low, sigma / 3), high, 3 * sigma)
-        change, sigma = abs(math.log(fresh / sigma)), fresh
+        fresh = message**-0.5 if message > 0 else math.inf
+        fresh = min(max(fresh, sigma / _FARTHEST), sigma * _FARTHEST)
+        fresh = min(max(fresh, low), high)
+        settled, sigma = abs(math.log(fresh / sigma)) <= _CLOSE, fresh
         ladder.append(sigma)
-        if change <= _CLOSE:
+        if settled:
             break
-    return sigma, ladder
+    return Matched(sigma, ladder, settled)

@@ -54,6 +54,12 @@ class Tweedie:
     probes: int = 128
     seed: int = 0
 
+    def __post_init__(self):
+        if not isinstance(self.denoiser, Denoises):
+            raise InputError(f"Tweedie expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors")
+        if min(self.rank, self.probes) < 1:
+            raise InputError(f"Tweedie expects rank and probes of at least 1, got {self.rank, self.probes}")
+
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """The posterior of one noisy image.
 
@@ -87,7 +93,7 @@ class Tweedie:
         leading = covariance.components(min(self.rank, covariance.size)).variances
         diagnostics = {
             "asymmetry": jacobian.asymmetry,
-            "components_above_noise": int((leading > level**2).sum()),
+            "components_above_noise": int((leading > (1 + 1e-3) * level**2).sum()),
             **marginals,
             "evaluations": 1 + jacobian.products,
             "seconds": time.perf_counter() - begun,

@@ -104,7 +104,7 @@ def read_card(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         return _card(read_safetensors(path)[1])
-    except FormatError:
+    except (FormatError, InputError):
         raise
     except Exception as error:  # a card is not to be trusted
         detail = " ".join(str(error).split())[:200]

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from .covariance import Covariance
 
-__all__ = ["Probed", "drawn_diagonal", "probe_diagonal", "shrunk"]
+__all__ = ["Probed", "drawn_diagonal", "probe_diagonal"]
 
 # Repeats of every colour: enough for a standard error, few enough to leave the budget to the stride.
 _REPEATS = 4
@@ -93,23 +93,10 @@ def probe_diagonal(
     diagonal = values.mean(0)
     floor = _FLOOR * float(diagonal.mean().clamp_min(0))
     # The spread over four repeats is itself noisy; its neighbourhood shares one law, so it is averaged locally.
-    error = _smoothed(values.var(0) / _REPEATS).sqrt()
-    return Probed(diagonal.clamp_min(floor), error, _REPEATS * len(colours), int((diagonal < floor).sum()))
-
-
-def shrunk(found: Probed) -> Probed:
-    """The estimate drawn towards the mean of its neighbours as far as its standard error makes it uncertain.
-
-    Empirical Bayes, m + (d − m) τ²/(τ² + e²): m and the variance τ² + e² come from the five pixels around. A variance
-    so found is never below a twentieth of its neighbours'.
-    """
-    mean = _smoothed(found.diagonal)
-    spread = _smoothed((found.diagonal - mean).square())
-    share = 1 - (found.standard_error.square() / spread.clamp_min(torch.finfo(spread.dtype).tiny)).clamp(0, 1)
-    drawn = mean + share * (found.diagonal - mean)
-    low = 0.05 * mean
-    error = found.standard_error * share.sqrt()
-    return Probed(drawn.maximum(low), error, found.products, int((drawn < low).sum()), found.kind)
+    square = values.var(0) / _REPEATS
+    # An estimate below its own error may be any small number: the error is the safe one, for an interval.
+    raised = diagonal.maximum(square.sqrt()).clamp_min(floor)
+    return Probed(raised, _smoothed(square).sqrt(), _REPEATS * len(colours), int((diagonal < floor).sum()))
 
 
 def _coloured(signs: Tensor, colour: tuple[int, ...], stride: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .covariance import Components, Covariance
-from .probing import Probed, probe_diagonal, shrunk
+from .probing import Probed, probe_diagonal
 
 __all__ = ["ProductCovariance"]
 
@@ -43,6 +43,7 @@ class ProductCovariance(Covariance):
 
     def components(self, k: int, *, products: int | None = None, seed: int = 0) -> Components:
         """As for every covariance; those found are kept, since products are dear."""
+        self._check_rank(k, 1)
         kept = self._leading.get((products, seed))
         if kept is None or len(kept.variances) < k:
             kept = self._leading[products, seed] = self._found(k, products, seed)
@@ -64,7 +65,8 @@ class ProductCovariance(Covariance):
     def diagonal_report(self) -> dict[str, object]:
         """How the diagonal was found: `kind`, `products`, relative `standard_error`, and pixels raised to the floor."""
         found = self._probe()
-        relative = float((found.standard_error / found.diagonal).square().mean().sqrt())
+        tiny = torch.finfo(self.dtype).tiny
+        relative = float((found.standard_error / found.diagonal.clamp_min(tiny)).square().mean().sqrt())
         return {"kind": found.kind, "products": found.products, "standard_error": relative, "clipped": found.clipped}
 
     def _probe(self) -> Probed:
@@ -76,5 +78,5 @@ class ProductCovariance(Covariance):
                 self._probed = Probed(exact.clamp_min(floor), torch.zeros_like(exact), self.size, raised, "exact")
             else:
                 generator = torch.Generator().manual_seed(self.seed)
-                self._probed = shrunk(probe_diagonal(self._matvec, self, self.probes, generator))
+                self._probed = probe_diagonal(self._matvec, self, self.probes, generator)
         return self._probed

@@ -57,13 +57,11 @@ class UpdatedCovariance(ProductCovariance):
                 self.B, self.M, part, tolerance=self.tolerance, max_iterations=self.max_iterations
             )
             self.solves, self.truncated = self.solves + len(part), self.truncated + truncated
-            # Where curvature was negative there is no solution, and what was reached counts.
-            parts.append(result.x if truncated else solved(result, self.tolerance, "the product with a covariance"))
+            parts.append(solved(result, self.tolerance, "the product with a covariance"))
         return torch.cat(parts)
 
     def _found(self, k: int, products: int | None, seed: int) -> Components:
         """By block Davidson: one product with B for each vector of its space, max(120, 20 k) by default."""
-        self._check_rank(k, 1)
         found = self._eigen = updated_eigenpairs(
             self.B,
             self.M,
@@ -84,6 +82,6 @@ class UpdatedCovariance(ProductCovariance):
         found = self._eigen
         return {
             "products": found.products,
-            "residual": float(found.residuals.max() / found.values[0]),
+            "residual": float(found.residuals.max() / found.values[0].clamp_min(1e-300)),
             "left_out": found.left_out / max(found.space, 1),
         }

@@ -76,7 +76,7 @@ class Denoiser:
     @property
     def sigma_range(self) -> tuple[float, float]:
         """Noise levels that the network was trained for, in units of the image."""
-        low, high = self.card.get("sigma_range", (0.0, float("inf")))
+        low, high = self.card.get("sigma_range") or (0.0, float("inf"))
         return low * (self.high - self.low), high * (self.high - self.low)
 
     def scaled(self, low: float, high: float) -> "Denoiser":

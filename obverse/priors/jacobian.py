@@ -47,14 +47,17 @@ class Jacobian:
         with torch.enable_grad():
             self._point = x.detach().requires_grad_()
             self._answer = denoiser.denoise(self._point, sigma)
-            if not self._answer.requires_grad:
+            self._probe = torch.zeros_like(self._answer, requires_grad=True)
+            back = None
+            if self._answer.requires_grad:
+                graph = {"create_graph": not self.symmetric, "retain_graph": True, "allow_unused": True}
+                (back,) = torch.autograd.grad(self._answer, self._point, self._probe, **graph)
+            if back is None:
                 raise InputError(
                     f"expected a denoiser that autograd can differentiate, got {type(denoiser).__name__}, whose answer "
-                    "has no graph"
+                    "does not depend on the image by a graph"
                 )
-            if not self.symmetric:
-                self._probe = torch.zeros_like(self._answer, requires_grad=True)
-                (self._back,) = torch.autograd.grad(self._answer, self._point, self._probe, create_graph=True)
+            self._back = back
         self.output = self._answer.detach()
 
     def _reset(self) -> None:

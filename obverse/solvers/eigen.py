@@ -252,7 +252,7 @@ def pink(
     count: int, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
     """Gaussian vectors `(count, size)` with equal energy per octave: amplitude |f|^(−d/2) in d spatial dimensions."""
-    white = torch.randn(count, *shape, generator=generator, dtype=dtype, device=device)
+    white = torch.randn(count, *shape, generator=generator, dtype=dtype, device=generator.device).to(device)
     axes = tuple(range(-max(1, len(shape) - 1), 0))
     square = torch.zeros((), dtype=white.abs().dtype, device=device)
     for axis in axes:

@@ -6,7 +6,7 @@
 
 B may be singular: neither its inverse nor a square root is needed. The eigenpairs come from a block Davidson iteration:
 Rayleigh–Ritz on all vectors so far, then new ones from the residuals B w − λ K w = Σ u − λ u. B that was estimated may
-have negative eigenvalues, and M may take away more than B⁻¹ has, so that Σ is no covariance. A solve ends with its first
+have negative eigenvalues, and M may take away more than B⁻¹ has, so that Σ is none. A solve ends with its first
 direction of negative curvature, along which it takes M for zero; Rayleigh–Ritz leaves out directions where ⟨w, w⟩_B is
 not positive and raises ⟨w, Kw⟩_B to a small share of ⟨w, w⟩_B. Both count what they leave out.
 
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .algebra import Callback, Map, guard, inner
+from ..errors import InputError, NumericsError
+from .algebra import Callback, Map, guard, inner, norm
 from .eigen import Eigen, pink
 from .result import Result, Status
 
@@ -40,7 +40,8 @@ def updated_solve(
         B: symmetric, nearly positive semi-definite, on `(b, *shape)`.
         M: symmetric, of any sign.
         v: `(b, *shape)`.
-        tolerance: largest ‖v − K w‖_B/‖v‖_B accepted, for every vector.
+        tolerance: largest ‖v − K w‖_B/‖v‖_B accepted, for every vector; up to ten times that where rounding allows no
+            more.
         max_iterations: limit, each one product with B for all of v.
         callback: told (iteration, limit, largest residual).
 
@@ -48,10 +49,13 @@ def updated_solve(
         The result, and how many of the vectors met negative curvature and were left at what they had reached.
     """
     B, M = guard(B, "B", v.shape), guard(M, "M", v.shape)
-    v = v.detach()
+    scale = norm(v.detach(), 1).clamp_min(torch.finfo(v.dtype).tiny)
+    v = v.detach() / scale
     w, Bw, r = torch.zeros_like(v), torch.zeros_like(v), v
     Br = B(r)
     rho = inner(r, Br, 1)
+    if not bool(rho.isfinite().all()):
+        raise NumericsError("expected finite products with B, got NaN or infinity; check the denoiser and the scale")
     first, p, Bp = rho.clamp_min(torch.finfo(v.dtype).tiny), r, Br
     active, bent = rho > 0, rho < 0
     history: list[float] = []
@@ -67,8 +71,8 @@ def updated_solve(
         Br = B(r)
         fresh = inner(r, Br, 1)
         # ⟨r, r⟩_B ≤ 0 is rounding at the end, and otherwise a direction in which B is no covariance.
-        ended = active & (fresh <= 0)
-        bent = bent | (ended & (-fresh > 1e-6 * first))
+        ended = active & ~(fresh > 0)
+        bent = bent | (ended & ~(-fresh <= 1e-6 * first))
         residual = (fresh.clamp_min(0) / first).sqrt()
         history.append(float(torch.where(active, residual, 0.0).max()))
         if callback is not None:
@@ -76,13 +80,15 @@ def updated_solve(
         active = active & ~ended & (residual > tolerance)
         beta = torch.where(active, fresh / torch.where(rho > 0, rho, 1.0), 0.0)
         p, Bp, rho = r + beta * p, Br + beta * Bp, fresh
-    truncated = int(bent.sum())
-    done = not bool(active.any())
-    message = f"{len(history)} steps of conjugate gradients, {truncated} of {len(v)} vectors met negative curvature"
-    reason = "converged" if done else "max-iterations"
     r = v - w - M(Bw)
-    worst = float((inner(r, B(r), 1).clamp_min(0) / first).sqrt().max())
-    return Result(Bw, Status(done, reason, message), len(history), worst, tuple(history)), truncated
+    left = (inner(r, B(r), 1).clamp_min(0) / first).sqrt()
+    worst = float(torch.where(bent | (rho == 0), 0.0, left).max())
+    truncated, done = int(bent.sum()), not bool(active.any())
+    message = f"{len(history)} steps of conjugate gradients to a residual of {worst:.1e}"
+    message += f"; {truncated} of {len(v)} vectors met negative curvature" if truncated else ""
+    reason = "max-iterations" if not done else "converged" if worst <= 10 * tolerance else "stagnation"
+    status = Status(reason == "converged", reason, message)
+    return Result(scale * Bw, status, len(history), worst, tuple(history)), truncated
 
 
 @dataclass(frozen=True)
@@ -129,26 +135,39 @@ def updated_eigenpairs(
         raise InputError(f"expected 1 <= k <= {size} and products of at least k, got {k} and {products}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     block = min(k + 3 if block is None else block, products, size)
+    if block < 1:
+        raise InputError(f"expected a block of at least 1, got {block}")
     space = _Space(guard(B, "B"), guard(M, "M"), shape)
     space.extend(pink(block, shape, generator, dtype, device))
     while True:
-        values, weights, left_out = space.ritz(min(block, space.count))
+        values, weights, left_out = space.ritz(max(k, block))
         vectors, misses = space.pairs(values, weights)
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         residuals = torch.linalg.vector_norm(misses, dim=1) / lengths
-        worst = float(residuals[:k].max() / values[0].clamp_min(1e-300)) if len(values) >= k else math.inf
+        worst = float(residuals[:k].max() / values[0]) if len(values) >= k else math.inf
         if callback is not None:
             callback(space.count, products, worst)
-        full = space.count >= min(products, size)
-        if worst <= tolerance or full:
+        room = min(products, size) - space.count
+        if worst <= tolerance or room <= 0:
             break
-        wanted = misses[residuals > tolerance * values[0]][: min(products, size) - space.count]
-        if not space.extend(wanted):
-            break
-    # u = K w are orthogonal only as far as they have converged; one more Rayleigh–Ritz costs no product.
-    vectors = torch.linalg.qr((vectors[:k] / lengths[:k, None]).mT).Q.mT
-    done = worst <= tolerance
+        wanted = misses[:block][residuals[:block] > tolerance * values[:1]][:room]
+        # Where B has few positive directions, or all that were found are exact, look elsewhere.
+        if not (len(wanted) and space.extend(wanted)):
+            space.extend(pink(min(block, room), shape, generator, dtype, device))
+    lacking = k - len(values)
+    # u = K w are orthogonal only as far as they have converged.
+    vectors = vectors[:k]
+    if lacking > 0:
+        vectors = torch.cat([vectors, pink(lacking, shape, generator, dtype, device)])
+    vectors = torch.linalg.qr(vectors.mT).Q.mT
+    if lacking > 0:
+        rest = torch.linalg.vector_norm(space.B(vectors[-lacking:].reshape(-1, *shape)).reshape(lacking, -1), dim=1)
+        values, residuals = torch.cat([values, torch.zeros_like(rest)]), torch.cat([residuals, rest])
+    exact = space.count == size
+    done = worst <= tolerance or exact
     reached = f"largest residual {worst:.1e} of the leading variance after {space.count} products"
+    if lacking > 0:
+        reached = f"B has only {k - lacking} positive directions among {space.count} that were looked at"
     if not done:
         reached += f", above {tolerance:.0e}: allow more products, or accept the residuals reported"
     status = Status(done, "converged" if done else "max-products", reached)
@@ -180,6 +199,8 @@ class _Space:
         if not len(fresh):
             return False
         Bw = self.B(fresh.reshape(-1, *self.shape))
+        if not bool(Bw.isfinite().all()):
+            raise NumericsError("expected finite products with B, got NaN or infinity; check the denoiser")
         Kw = fresh + self.M(Bw).reshape(len(fresh), -1)
         Bw = Bw.reshape(len(fresh), -1)
         if self.count:
@@ -194,7 +215,7 @@ class _Space:
             for a, b in ((self.w, self.Bw), (self.Bw, self.Kw), (self.Bw, self.Bw))
         )
         sizes, turn = torch.linalg.eigh(plain)
-        positive = sizes > 1e-9 * sizes[-1].clamp_min(1e-300)
+        positive = sizes > 1e-9 * sizes.abs().max().clamp_min(1e-300)
         turn = turn[:, positive] * sizes[positive].rsqrt()  # orthonormal in ⟨·,·⟩_B
         stiffness, axes = torch.linalg.eigh(_symmetric(turn.mT @ information @ turn))
         raised = stiffness < _LEAST

@@ -49,6 +49,19 @@ def test_a_kernel_moves_by_the_rate_in_every_direction():
     assert 0.65e-2 < values.min() and values.max() < 1.25e-2
 
 
+def test_gradients_that_vanish_leave_weights_finite():
+    """A layer that dies: its momentum decays below what single precision can square."""
+    kernel = nn.Parameter(torch.zeros(8, 8))
+    optimiser = Muon([kernel], 1e-3)
+    kernel.grad = torch.full_like(kernel, 1e-3)
+    optimiser.step()
+    kernel.grad = torch.zeros_like(kernel)
+    for _ in range(1200):
+        optimiser.step()
+    assert kernel.isfinite().all()
+    assert not orthogonalised(torch.full((8, 8), 1e-30)).any()
+
+
 def test_directions_of_little_curvature_are_found_sooner():
     """A linear map fitted through data whose directions differ by a factor of 100 in scale."""
     generator = torch.Generator().manual_seed(4)

@@ -5,7 +5,7 @@ import torch
 
 import obverse as ob
 from obverse.errors import InputError
-from obverse.methods.matched_level import matched_level
+from obverse.methods.matched_level import WorkingPoint, matched_level
 
 SHAPE = (1, 10, 10)
 FIELD = ob.priors.GaussianField.power_law(SHAPE, 2.5, variance=0.06, mean=0.4)
@@ -67,12 +67,12 @@ class TestLocalGaussian:
 
     def test_the_level_is_that_of_the_noise_where_the_data_are_a_noisy_image(self):
         y, problem = case("denoise")
-        sigma, ladder = matched_level(FIELD, y, problem)
-        assert sigma == pytest.approx(0.1, rel=1e-3) and len(ladder) <= 4
+        matched = matched_level(WorkingPoint(FIELD, y, problem))
+        assert matched.sigma == pytest.approx(0.1, rel=1e-3) and matched.settled and len(matched.ladder) <= 4
 
     def test_at_the_matched_level_data_and_denoiser_agree_on_the_mean_variance(self):
         y, problem = case("inpaint")
-        sigma, _ = matched_level(FIELD, y, problem)
+        sigma = matched_level(WorkingPoint(FIELD, y, problem)).sigma
         found = ob.methods.LocalGaussian(FIELD, sigma=sigma, probes=100, tolerance=1e-6, rank=2)(y, problem)
         modes = FIELD.spectrum
         denoised = (modes * sigma**2 / (modes + sigma**2)).mean()
@@ -105,7 +105,64 @@ class TestLocalGaussian:
         torch.testing.assert_close(again.std, found.std, rtol=1e-6, atol=0)
         assert again.sample(2).shape == (2, *SHAPE) and again.target == "posterior"
 
-    @pytest.mark.parametrize("arguments", [{"sigma": 0.0}, {"sigma": float("nan")}, {"tolerance": 0.0}])
+    @pytest.mark.parametrize("law", [ob.noise.Poisson(0.02), ob.noise.PoissonGaussian(0.02, 0.01)])
+    def test_counts_enter_by_their_curvature_at_the_image(self, law):
+        """Down to pixels without a single count, where the exact law bends without bound."""
+        problem = ob.Problem(operator("denoise"), law)
+        x = (FIELD.sample(1, seed=3)[0].double() - 0.3).clamp_min(0)
+        y = problem.simulate(x, seed=2)
+        prior = ob.priors.GaussianField(FIELD.spectrum, SHAPE, 0.1)
+        found = ob.methods.LocalGaussian(prior, probes=100, tolerance=1e-6, rank=2)(y, problem)
+        played = ob.methods.PlugAndPlay(prior, "admm", weight=1.0, tolerance=1e-6, sigma=0.2)(y, problem)
+        assert found.status.converged and float((y == 0).double().mean()) > 0.05 or "Gaussian" in type(law).__name__
+        torch.testing.assert_close(found.mean, played.image, rtol=0, atol=0.02)
+        inside = float(((found.mean - x).abs() < 1.645 * found.std).double().mean())
+        assert 0.75 < inside < 1.0
+
+    def test_low_noise_stays_low_beside_what_is_missing(self):
+        shape = (1, 16, 16)
+        prior = ob.priors.GaussianField.power_law(shape, 2.5, variance=0.06)
+        kept = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.3).double()
+        problem = ob.Problem(ob.operators.Mask(kept), ob.noise.Gaussian(0.01))
+        y = problem.simulate(prior.sample(1)[0].double(), seed=0)
+        truth = ob.methods.Gaussian(prior)(y, problem).std
+        found = ob.methods.LocalGaussian(prior, sigma=0.1, probes=64, rank=2)(y, problem)
+        error = (found.std / truth - 1).abs()
+        assert float(error.square().mean().sqrt()) < 0.1 and float(error[kept.bool()].max()) < 0.1
+
+    def test_a_denoiser_without_a_fixed_point_is_reported(self):
+        class Wild:
+            def denoise(self, x, sigma):
+                return 3 * torch.sin(9 * x)
+
+        y, problem = case("inpaint")
+        found = ob.methods.LocalGaussian(Wild(), sigma=0.2, rank=2, probes=4)(y, problem)
+        assert not found.status.converged and "plug-and-play" in found.status.message
+
+    def test_a_denoiser_that_answers_alike_gives_no_variance(self):
+        class Constant:
+            def denoise(self, x, sigma):
+                return 0 * x + 0.3
+
+        y, problem = case("inpaint")
+        found = ob.methods.LocalGaussian(Constant(), sigma=0.2, rank=2, probes=4)(y, problem)
+        assert not found.std.gt(1e-6).any() and not found.components(2).variances.any()
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_networks_in_single_precision(self, channels):
+        torch.manual_seed(0)
+        inner = ob.networks.UNet(3, 1, widths=(8,), blocks=1, activation="elu")
+        prior = ob.priors.GradientStep(ob.networks.GradientStep(inner).requires_grad_(False))
+        shape = (channels, 12, 12)
+        problem = ob.Problem(ob.operators.Mask((torch.rand(shape) > 0.3).float()), ob.noise.Gaussian(0.05))
+        y = problem.simulate(torch.rand(shape), seed=0)
+        found = ob.methods.LocalGaussian(prior, rank=2, probes=16)(y, problem)
+        assert found.mean.dtype == torch.float32 and found.std.shape == shape
+        assert found.std.isfinite().all() and found.diagnostics["asymmetry"] == 0
+
+    @pytest.mark.parametrize(
+        "arguments", [{"sigma": 0.0}, {"sigma": float("nan")}, {"tolerance": 0.0}, {"rank": 0}, {"probes": -3}]
+    )
     def test_settings_that_make_no_sense_are_refused(self, arguments):
         with pytest.raises(InputError):
             ob.methods.LocalGaussian(FIELD, **arguments)

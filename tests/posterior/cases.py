@@ -7,7 +7,9 @@ from obverse.posterior import (
     MixtureCovariance,
     Posterior,
     PrecisionCovariance,
+    ProductCovariance,
     StationaryCovariance,
+    UpdatedCovariance,
 )
 from obverse.posterior.covariance import Covariance
 from obverse.posterior.derived import ModulatedCovariance, RestrictedCovariance, ScaledCovariance
@@ -88,6 +90,22 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Covariance, tor
     n = 40
     built: dict[str, tuple[Covariance, torch.Tensor]] = {}
     per_channel = torch.stack([spectrum(5, 4), 2 * spectrum(5, 4, power=0.5)])
+    known = positive(n, seed=11)
+    built["product"] = (
+        ProductCovariance(lambda v: (v.reshape(-1, n) @ known.to(v)).reshape(v.shape), SHAPE, dtype=dtype),
+        known,
+    )
+    information = torch.linspace(-0.1, 4.0, n, dtype=torch.float64)
+    built["updated"] = (
+        UpdatedCovariance(
+            lambda v: (v.reshape(-1, n) @ known.to(v)).reshape(v.shape),
+            lambda v: v * information.to(v).reshape(SHAPE),
+            SHAPE,
+            tolerance=1e-12 if dtype == torch.float64 else 1e-5,
+            dtype=dtype,
+        ),
+        torch.linalg.inv(torch.linalg.inv(known) + information.diag()),
+    )
     built["stationary"] = StationaryCovariance(per_channel.to(dtype), SHAPE), circulant(per_channel, SHAPE)
     volume = spectrum(3, 4, 3)
     built["stationary-3d"] = StationaryCovariance(volume.to(dtype), (1, 3, 4, 3)), circulant(volume, (1, 3, 4, 3))

@@ -9,7 +9,7 @@ import torch
 
 import obverse.posterior
 from obverse.errors import InputError, NumericsError
-from obverse.posterior import StationaryCovariance
+from obverse.posterior import ProductCovariance, StationaryCovariance
 from obverse.posterior.covariance import Covariance
 from tests.posterior.cases import cases, normal, seeded, spectrum
 
@@ -30,7 +30,7 @@ def test_every_kind_is_registered():
         if inspect.isclass(kind) and issubclass(kind, Covariance) and not inspect.isabstract(kind)
     }
     assert kinds == {type(covariance) for covariance, _ in CASES.values()}
-    assert len(kinds) == 7
+    assert len(kinds) == 9
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -82,6 +82,9 @@ class TestAgainstDense:
 
     def test_draws_have_this_covariance(self, name):
         covariance, dense = CASES[name]
+        if isinstance(covariance, ProductCovariance):
+            assert covariance.sample(2, seeded(11)) is None
+            covariance = covariance.compact(covariance.size)
         count = 4000
         draws = covariance.sample(count, seeded(11)).reshape(count, -1)
         weights = normal(8, covariance.size, seed=12)
@@ -93,6 +96,8 @@ class TestAgainstDense:
 
     def test_first_draws_do_not_depend_on_how_many_follow(self, name):
         covariance, _ = CASES[name]
+        if isinstance(covariance, ProductCovariance):
+            covariance = covariance.compact(4)
         close(covariance.sample(2, seeded(5)), covariance.sample(6, seeded(5))[:2], 1e-8)
 
     def test_scaling_and_cropping(self, name):

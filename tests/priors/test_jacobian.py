@@ -55,5 +55,15 @@ def test_a_denoiser_without_a_graph_is_refused():
         def forward(self, x, sigma):
             return x.detach() / 2
 
+    class Bias(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(1))
+
+        def forward(self, x, sigma):
+            return x.detach() / 2 + self.bias
+
+    with pytest.raises(InputError, match="differentiate"):
+        Jacobian(Denoiser(Bias()), torch.zeros(SHAPE), 0.1)
     with pytest.raises(InputError, match="differentiate"):
         Jacobian(Denoiser(Detached()), torch.zeros(SHAPE), 0.1)

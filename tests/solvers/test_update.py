@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from obverse.errors import InputError
+from obverse.errors import InputError, NumericsError
 from obverse.solvers.update import updated_eigenpairs, updated_solve
 
 N = 40
@@ -83,7 +83,58 @@ def test_what_is_no_covariance_is_left_out_and_counted():
     assert truncated == 4 and result.x.isfinite().all()
 
 
+def test_a_covariance_of_low_rank_has_as_many_components():
+    B = torch.zeros(N, N, dtype=torch.float64)
+    for rank in (0, 2):
+        B[:rank, :rank] = torch.eye(rank, dtype=torch.float64)
+        found = updated_eigenpairs(by(B), by(torch.zeros_like(B)), (N,), 4, products=N)
+        torch.testing.assert_close(found.values, torch.tensor([1.0] * rank + [0.0] * (4 - rank)).double())
+        gram = found.vectors @ found.vectors.mT
+        torch.testing.assert_close(gram, torch.eye(4, dtype=torch.float64), rtol=0, atol=1e-9)
+        torch.testing.assert_close(found.residuals, torch.zeros(4, dtype=torch.float64), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_a_small_block_finds_them_all(block):
+    B, M = parts()
+    found = updated_eigenpairs(by(B), by(M), (N,), 4, block=block, products=N, tolerance=1e-6)
+    expected = torch.linalg.eigvalsh(torch.linalg.inv(torch.linalg.inv(B) + M)).flip(0)[:4]
+    torch.testing.assert_close(found.values, expected, rtol=1e-4, atol=0)
+
+
+def test_single_precision_and_small_units():
+    B, M = parts(lowest=-2.0)
+    v = torch.randn(3, N, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    expected = v @ torch.linalg.inv(torch.linalg.inv(B) + M)
+    found = updated_solve(by(1e-24 * B.float()), by(1e24 * M.float()), 1e-12 * v.float(), tolerance=1e-4)[0]
+    assert found.status.converged
+    torch.testing.assert_close(1e36 * found.x.double(), expected, rtol=0, atol=1e-3)
+
+
+def test_a_vector_without_a_solution_does_not_excuse_the_others():
+    B, M = torch.eye(N, dtype=torch.float64), torch.diag(torch.logspace(0, 4, N, dtype=torch.float64))
+    M[0, 0] = -5.0
+    v = torch.ones(2, N, dtype=torch.float64)
+    v[0, 1:] = 0
+    v[1, 0] = 0
+    result, truncated = updated_solve(by(B), by(M), v, max_iterations=3)
+    assert truncated == 1 and not result.status.converged and result.residual > 1e-3
+    assert updated_solve(by(B), by(M), v, tolerance=1e-6)[0].status.converged
+
+
+def test_products_that_are_no_numbers_end_in_one_sentence():
+    def broken(v):
+        return v * float("nan")
+
+    with pytest.raises(NumericsError):
+        updated_solve(broken, by(parts()[1]), torch.ones(1, N, dtype=torch.float64))
+    with pytest.raises(NumericsError):
+        updated_eigenpairs(broken, by(parts()[1]), (N,), 2)
+
+
 def test_limits_that_make_no_sense_are_refused():
     B, M = parts()
     with pytest.raises(InputError):
         updated_eigenpairs(by(B), by(M), (N,), N + 1)
+    with pytest.raises(InputError):
+        updated_eigenpairs(by(B), by(M), (N,), 2, block=0)
