@@ -11,8 +11,9 @@ TV get, for each single picture, the weight that is best against the truth, whic
 runs with its defaults. The figure is PSNR in dB, peak 1.
 
 Reference: Levin, Weiss, Durand, Freeman, "Understanding and evaluating blind deconvolution algorithms", CVPR 2009.
-Needs OBVERSE_DATA; the unrolled and the direct network are trained by their recipes first, into OBVERSE_TRAINED. Name
-methods or tasks on the command line to do only these; what is done is kept in the JSON file.
+Needs OBVERSE_DATA; the unrolled and the direct network are trained on these kernels first, into OBVERSE_TRAINED, as
+`unrolled_beats_direct.py` says. Name methods or tasks on the command line to do only these; what is done is kept in the
+JSON file.
 """
 
 import json
@@ -32,9 +33,7 @@ from obverse.learning.data import as_unit, read_images
 
 SIDE = 240  # divisible by 2, 3 and the networks' 8
 ASKED = 1.5  # dB of plug-and-play above the best TV, on deblurring
-TRAINED = Path(
-    os.environ.get("OBVERSE_TRAINED", "trained")
-)  # holds NAME/NAME.safetensors of the two deblurring recipes
+TRAINED = Path(os.environ.get("OBVERSE_TRAINED", "trained"))  # holds NAME/NAME.safetensors
 DATA = Path(os.environ.get("OBVERSE_DATA", "."))
 Problem = ob.problem.Problem
 
@@ -131,7 +130,7 @@ def schemes() -> dict[str, tuple[Callable[[str], bool], Callable[[Tensor, Proble
     }
     if "natural-gray-gradient" in shipped:
         found["gs-pnp"] = (lambda task: task != "microscopy", plug_and_play("natural-gray-gradient", "gradient-step"))
-    for name, kind in (("deblur-unrolled", ob.methods.Unrolled), ("deblur-direct", ob.methods.Network)):
+    for name, kind in (("unrolled-levin", ob.methods.Unrolled), ("direct-levin", ob.methods.Network)):
         if (TRAINED / name / f"{name}.safetensors").exists():
             found[name] = (lambda task: task == "deblur", trained(kind, name))
     if "microscopy" in shipped:

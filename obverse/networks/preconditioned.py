@@ -6,8 +6,8 @@
 m is the middle grey of images and s their standard deviation; cσ and cs enter as constant images. At the levels at
 which images are restored, f is the noise in units of itself; for σ → ∞ the answer rests on the network alone. That is
 EDM's preconditioning, but for the skip, which EDM takes as c² s²: there a part of the image, larger with the noise, has
-to pass through the network, and is learnt more slowly. If unit and contrast of an image change, z, σ and s change alike, and D
-with them.
+to pass through the network, and is learnt more slowly. If unit and contrast of an image change, z, σ and s change
+alike, and D with them.
 
     score ∇ log p_σ(x) = (D(x, σ) − x)/σ²                                         (Tweedie)
 
@@ -33,7 +33,7 @@ class Preconditioned(nn.Module):
 
     def __init__(self, network: nn.Module, deviation: float = 0.25, centre: float = 0.5):
         super().__init__()
-        if not deviation > 0:
+        if not 0 < deviation < float("inf"):
             raise InputError(f"Preconditioned expects a positive deviation, got {deviation}; 0.25 is usual")
         self.network, self.deviation, self.centre = network, deviation, centre
 

@@ -17,7 +17,7 @@ CAMERA = ("--set", "gain=1", "--set", "read_noise=3")
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A network that smooths by the noise level: f = 0 leaves D(x, σ) = m + (x − m) s²/(s² + σ²), a Wiener filter."""
+    """A network that shrinks a little by the noise level: f = 0 leaves D(x, σ) = m + (x − m)/(1 + (σ/4s)⁴)."""
     description = {"kind": "Preconditioned", "network": {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [2, 2]}}
     network = build(description)
     network.network.tail.weight.data.zero_()
@@ -50,7 +50,7 @@ def test_the_shipped_prior_brings_the_image_closer_to_the_truth(obverse, files, 
     assert done.code == 0, done.stderr
     data, image = tifffile.imread(files["2d"]), tifffile.imread(tmp_path / "out" / "image.ome.tif")
     missed = [1 - np.corrcoef(picture.ravel(), cells().ravel())[0, 1] for picture in (data, image)]
-    assert missed[1] < 0.9 * missed[0]
+    assert missed[1] < 0.96 * missed[0]
 
 
 def test_a_stack_is_denoised_plane_by_plane_and_the_user_is_told(obverse, files, weights, tmp_path):

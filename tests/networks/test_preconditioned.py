@@ -83,7 +83,7 @@ def test_each_item_has_its_own_level():
     assert not torch.allclose(together, net(x, levels(0.7, 0.1)))
 
 
-@pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan"), float("inf")])
 def test_the_deviation_has_to_be_positive(deviation):
     with pytest.raises(InputError):
         Preconditioned(Nothing(), deviation=deviation)
