@@ -21,7 +21,8 @@ def method(scale=0.3, **settings):
     """A stage of few weights; small ones contract."""
     torch.manual_seed(0)
     unet = {"kind": "UNet", "inputs": 3, "outputs": 1, "widths": [2], "blocks": 1, "activation": "silu"}
-    description = {"kind": "Stages", "stages": 1, "top": 0.3, "network": {"kind": "Preconditioned", "network": unet}}
+    inner = {"kind": "Preconditioned", "network": unet, "deviation": 0.05}
+    description = {"kind": "Stages", "stages": 1, "top": 0.3, "network": inner}
     network = ob.networks.build(description).double()
     with torch.no_grad():
         for name, parameter in network.networks.named_parameters():
