@@ -72,7 +72,7 @@ _USERS = {
     "probes": ("laplace", "gaussian"),
 }
 _PRIOR = "microscopy"
-_LEARNED_WEIGHT = 0.5  # of a denoiser: chi² then comes out within 7 % of 1 on the microtubules and on simulated cells
+_LEARNED_WEIGHT = 0.6  # of a denoiser: chi² then comes out within 7 % of 1 on the microtubules and on simulated cells
 _NETWORK_BYTES = 400_000_000  # of a network's activations on one tile
 _OPTICS = ("numerical_aperture", "wavelength_nm", "modality", "refractive_index", "sample_index", "depth_nm")
 

@@ -83,5 +83,5 @@ class UpdatedCovariance(ProductCovariance):
         return {
             "products": found.products,
             "residual": float(found.residuals.max() / found.values[0].clamp_min(1e-300)),
-            "left_out": found.left_out / max(found.space, 1),
+            "left_out": found.left_out / found.products,
         }

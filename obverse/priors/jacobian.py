@@ -43,7 +43,7 @@ class Jacobian:
 
     def __init__(self, denoiser: Denoises, x: Tensor, sigma: float):
         self.symmetric = isinstance(denoiser, GradientStep)
-        self._reset()
+        self.products, self._skew, self._size = 0, 0.0, 0.0
         with torch.enable_grad():
             self._point = x.detach().requires_grad_()
             self._answer = denoiser.denoise(self._point, sigma)
@@ -59,9 +59,6 @@ class Jacobian:
                 )
             self._back = back
         self.output = self._answer.detach()
-
-    def _reset(self) -> None:
-        self.products, self._skew, self._size = 0, 0.0, 0.0
 
     @property
     def asymmetry(self) -> float:

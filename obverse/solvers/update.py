@@ -96,12 +96,10 @@ class UpdatedEigen(Eigen):
     """Leading eigenpairs of Σ.
 
     Args:
-        left_out: directions of the space in which B or K was not positive.
-        space: dimension of the space.
+        left_out: directions in which B or K was not positive, of the space that the products span.
     """
 
     left_out: int = 0
-    space: int = 0
 
 
 def updated_eigenpairs(
@@ -171,9 +169,7 @@ def updated_eigenpairs(
     if not done:
         reached += f", above {tolerance:.0e}: allow more products, or accept the residuals reported"
     status = Status(done, "converged" if done else "max-products", reached)
-    return UpdatedEigen(
-        values[:k], vectors.reshape(-1, *shape), residuals[:k], space.count, status, left_out, space.count
-    )
+    return UpdatedEigen(values[:k], vectors.reshape(-1, *shape), residuals[:k], space.count, status, left_out)
 
 
 class _Space:

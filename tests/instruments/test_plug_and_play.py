@@ -50,7 +50,7 @@ def test_the_shipped_prior_brings_the_image_closer_to_the_truth(obverse, files, 
     assert done.code == 0, done.stderr
     data, image = tifffile.imread(files["2d"]), tifffile.imread(tmp_path / "out" / "image.ome.tif")
     missed = [1 - np.corrcoef(picture.ravel(), cells().ravel())[0, 1] for picture in (data, image)]
-    assert missed[1] < 0.96 * missed[0]
+    assert missed[1] < 0.9 * missed[0]
 
 
 def test_a_stack_is_denoised_plane_by_plane_and_the_user_is_told(obverse, files, weights, tmp_path):
@@ -62,10 +62,10 @@ def test_a_stack_is_denoised_plane_by_plane_and_the_user_is_told(obverse, files,
     assert not any("planes" in sentence for item in flat.answer["items"] for sentence in item["warnings"])
 
 
-def test_the_weight_is_one_half_unless_given(obverse, files, weights):
+def test_the_weight_is_the_tuned_one_unless_given(obverse, files, weights):
     settings = microscopy.Settings(psf=files["psf2d"], method="plug-and-play", prior=str(weights), gain=1, read_noise=3)
     measurement = microscopy.measure(microscopy.read(files["2d"], settings), settings)
-    assert microscopy.method(measurement, settings).weight == 0.5
+    assert microscopy.method(measurement, settings).weight == 0.6
     given = settings.model_copy(update={"weight": 0.5, "iterations": 3})
     assert (microscopy.method(measurement, given).weight, microscopy.method(measurement, given).iterations) == (0.5, 3)
 
