@@ -31,10 +31,11 @@ class Dataset(Protocol):
 
 
 class Place(NamedTuple):
-    """One place in the sequence of passes: which item, and its random stream."""
+    """One place in the sequence of passes: which item, its random stream, and how many places came before."""
 
     index: int
     generator: torch.Generator
+    number: int = 0
 
 
 def places(size: int, first: int, count: int, seed: int) -> list[Place]:
@@ -44,7 +45,7 @@ def places(size: int, first: int, count: int, seed: int) -> list[Place]:
         epoch, position = divmod(number, size)
         if not found or position == 0:
             order = np.random.default_rng((seed, epoch)).permutation(size)
-        found.append(Place(int(order[position]), stream(seed, number)))
+        found.append(Place(int(order[position]), stream(seed, number), number))
     return found
 
 
@@ -73,18 +74,19 @@ class Cut:
 
 
 class Crops:
-    """Random square crops of images, turned and mirrored.
+    """Random square crops of images, turned and mirrored unless that is refused.
 
     Args:
         images: `(C, H, W)`, uint8, uint16 or float in [0, 1], each at least `size` wide and high.
         size: side of a crop.
+        turned: whether crops may be turned by quarters and mirrored.
     """
 
-    def __init__(self, images: Sequence[Tensor], size: int):
+    def __init__(self, images: Sequence[Tensor], size: int, turned: bool = True):
         small = [tuple(image.shape) for image in images if min(image.shape[-2:]) < size]
         if not images or small:
             raise InputError(f"expected images of at least {size} pixels a side, got {small[:3] or 'none'}")
-        self.images, self.size = list(images), size
+        self.images, self.size, self.turned = list(images), size, turned
 
     def __len__(self) -> int:
         return len(self.images)
@@ -92,4 +94,5 @@ class Crops:
     def item(self, index: int, generator: torch.Generator) -> Tensor:
         image = self.images[index]
         cut = Cut(image.shape, self.size, generator)
-        return cut.turned(as_unit(image[cut.window]))
+        crop = as_unit(image[cut.window])
+        return cut.turned(crop) if self.turned else crop

@@ -24,7 +24,7 @@ def datasets(recipe: Recipe) -> tuple[Dataset, Dataset]:
 def _images(data: ImageData, folders: list[str] | str, crop: int) -> Dataset:
     names = [folders] if isinstance(folders, str) else folders
     found = [read_images(data_folder(name), data.channels, data.percentiles, data.axes) for name in names]
-    return Crops([image for images in found for image in images], crop)
+    return Crops([image for images in found for image in images], crop, data.turned)
 
 
 def _pairs(data: PairData, path: str, crop: int | None) -> Dataset:

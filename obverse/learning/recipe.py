@@ -50,6 +50,7 @@ class ImageData(_Strict):
     channels: int = Field(1, ge=1)
     crop: int = Field(64, ge=8, description="side of a training crop, pixels")
     validation_crop: int = Field(128, ge=8, description="side of a validation crop, pixels")
+    turned: bool = Field(True, description="crops turned by quarters and mirrored; not for digits, letters, faces")
     percentiles: Percentiles = None
     axes: Axes = None
     licence: str = Field(description="terms of the pictures, for the card")

@@ -11,7 +11,7 @@ whoever makes it.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +23,18 @@ from ..errors import InputError
 from ..operators.base import LinearOperator
 from ..problem import Problem
 from .blurs import RandomBlur
+from .data import Dataset, Place
 from .recipe import data_folder
 
-__all__ = ["Simulation"]
+__all__ = ["Simulated", "Simulation"]
+
+
+class Simulated(NamedTuple):
+    """Images, their measurements, and the problem that each was measured by."""
+
+    truth: Tensor
+    measurement: Tensor
+    problems: list[Problem]
 
 
 class Simulation:
@@ -66,6 +75,17 @@ class Simulation:
                 value = low + (high - low) * float(torch.rand((), generator=generator))
             constants[name] = value
         return Problem(operator, _made(getattr(laws, self.law), constants))
+
+    def batch(self, data: Dataset, places: Sequence[Place], device: torch.device) -> Simulated:
+        """The items of some places, each measured by a problem of its own; random numbers are its place's."""
+        clean, measured, problems = [], [], []
+        for place in places:
+            x = data.item(place.index, place.generator)
+            problem = self.draw(x.shape, place.generator)
+            clean.append(x)
+            measured.append(problem.simulate(x, place.generator))
+            problems.append(problem)
+        return Simulated(torch.stack(clean).to(device), torch.stack(measured).to(device), problems)
 
     def _operator(self, image_shape: tuple[int, ...], generator: torch.Generator) -> LinearOperator:
         if self.blur is not None:

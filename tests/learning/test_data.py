@@ -54,6 +54,16 @@ def test_a_crop_is_a_turned_or_mirrored_piece():
     assert len({place[2:] for place in seen}) == 8, "four quarters, each mirrored or not"
 
 
+def test_crops_that_may_not_be_turned_are_not():
+    image = torch.arange(12.0 * 14).reshape(1, 12, 14)
+    upright, turned = Crops([image], 8, turned=False), Crops([image], 8)
+    pieces = [upright.item(0, stream(0, number))[0] for number in range(50)]
+    assert all(float(piece[0, 1] - piece[0, 0]) == 1 and float(piece[1, 0] - piece[0, 0]) == 14 for piece in pieces)
+    found = [turned.item(0, stream(0, number))[0] for number in range(50)]
+    assert [int(one.min()) for one in pieces] == [int(one.min()) for one in found], "cut at the same places"
+    assert len({float(piece.min()) for piece in pieces}) > 10
+
+
 def test_photographs_are_grey_by_luma_and_from_zero_to_one(tmp_path):
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     random = np.random.default_rng(0)

@@ -67,14 +67,7 @@ class Supervised:
 
     def loss(self, network: nn.Module, data: Dataset, batch: Sequence[Place], device: torch.device) -> Tensor:
         """Mean error of a batch, of which each item is measured by a problem of its own."""
-        clean, measured, problems = [], [], []
-        for place in batch:
-            x = data.item(place.index, place.generator)
-            problem = self.simulation.draw(x.shape, place.generator)
-            clean.append(x)
-            measured.append(problem.simulate(x, place.generator))
-            problems.append(problem)
-        x, y = torch.stack(clean).to(device), torch.stack(measured).to(device)
+        x, y, problems = self.simulation.batch(data, batch, device)
         method = getattr(methods, self.kind)(network, **self.settings)
         found = method.reconstruct(y, problems)
         error = found - x
@@ -88,11 +81,8 @@ class Supervised:
         method = getattr(methods, self.kind)(network, **self.settings)
         decibels: list[float] = []
         for first in range(0, len(data), _TOGETHER):
-            streams = [stream(2, i) for i in range(first, min(first + _TOGETHER, len(data)))]
-            x = torch.stack([data.item(first + i, one) for i, one in enumerate(streams)])
-            problems = [self.simulation.draw(x.shape[1:], one) for one in streams]
-            pairs = zip(problems, x, streams, strict=True)
-            y = torch.stack([problem.simulate(item, one) for problem, item, one in pairs])
-            error = method.reconstruct(y.to(device), problems).float().cpu() - x
+            places = [Place(i, stream(2, i)) for i in range(first, min(first + _TOGETHER, len(data)))]
+            x, y, problems = self.simulation.batch(data, places, device)
+            error = (method.reconstruct(y, problems).float() - x).cpu()
             decibels += [-10 * math.log10(float(e)) for e in error.abs().square().flatten(1).mean(1)]
         return {"psnr": sum(decibels) / len(decibels)}
