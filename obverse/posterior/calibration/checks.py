@@ -11,7 +11,7 @@ al., "Sampling-based accuracy testing of posterior estimators for general infere
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,15 +19,13 @@ import scipy
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from .covariance import streams
-from .posterior import Posterior
+from ...errors import InputError
+from ..covariance import streams
+from ..posterior import Posterior
+from .pairs import Functional, checked, floats, weights_of
 
 __all__ = ["Coverage", "Histogram", "Scores", "Uniformity"]
 __all__ += ["coverage", "mahalanobis", "pc_scores", "pit", "rank_histogram", "tarp"]
-
-Functional = Tensor | Callable[[Posterior], Tensor] | None
-Pairs = Iterable[tuple[Posterior, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,8 @@ def coverage(
         functional: weights of ⟨w, x⟩, or `posterior → weights`; None for all pixels.
     """
     rows = []
-    for posterior, truth in _pairs(posteriors, truths):
-        weights = functional(posterior) if callable(functional) else functional
+    for posterior, truth in checked(posteriors, truths):
+        weights = weights_of(functional, posterior)
         value = truth if weights is None else (weights * truth).sum()
         ends = [posterior.interval(weights, level) for level in levels]
         rows.append([float(((value >= low) & (value <= high)).double().mean()) for low, high in ends])
@@ -137,7 +135,7 @@ def coverage(
         errors = np.sqrt(nominal * (1 - nominal) / count)
         hits = np.rint(observed * count).astype(int)
         p_values = [float(scipy.stats.binomtest(int(k), count, p).pvalue) for k, p in zip(hits, nominal)]
-    return Coverage(tuple(levels), _floats(observed), _floats(errors), _floats(p_values), count)
+    return Coverage(tuple(levels), floats(observed), floats(errors), floats(p_values), count)
 
 
 def pit(
@@ -152,7 +150,7 @@ def pit(
         seed: of the white noise.
     """
     values = []
-    for (posterior, truth), stream in zip(_pairs(posteriors, truths), _endless(seed)):
+    for (posterior, truth), stream in zip(checked(posteriors, truths), _endless(seed)):
         weights = _weights(functional, posterior, stream)
         true = float((weights * truth).sum())
         if posterior.draws is not None:
@@ -186,7 +184,7 @@ def rank_histogram(
     if bins < 2 or (draws + 1) % bins:
         raise InputError(f"rank_histogram expects draws + 1 to be a multiple of bins, got {draws} and {bins}")
     ranks = []
-    for (posterior, truth), stream in zip(_pairs(posteriors, truths), _endless(seed)):
+    for (posterior, truth), stream in zip(checked(posteriors, truths), _endless(seed)):
         weights = _weights(functional, posterior, stream)
         drawn = (posterior.sample(draws, stream) * weights).flatten(1).sum(1)
         ranks.append(int((drawn < (weights * truth).sum()).sum()))
@@ -219,7 +217,7 @@ def tarp(
     """
     values = []
     given = iter(references) if references is not None else None
-    for (posterior, truth), stream in zip(_pairs(posteriors, truths), _endless(seed)):
+    for (posterior, truth), stream in zip(checked(posteriors, truths), _endless(seed)):
         drawn = posterior.sample(draws + 1, stream)
         if given is None:
             reference, drawn = posterior.mean + distance * (drawn[0] - posterior.mean), drawn[1:]
@@ -233,14 +231,14 @@ def tarp(
 def pc_scores(posteriors: Iterable[Posterior], truths: Iterable[Tensor], k: int = 5) -> Scores:
     """z-scores of the error along the `k` leading principal components: N(0, 1), independent, if calibrated."""
     rows = []
-    for posterior, truth in _pairs(posteriors, truths):
+    for posterior, truth in checked(posteriors, truths):
         found = posterior.components(k)
         along = found.directions.flatten(1) @ (truth - posterior.mean).flatten().to(found.directions)
         rows.append((along / found.variances.sqrt()).double().tolist())
     values = np.asarray(rows)
     squares = (values**2).sum(0)
     return Scores(
-        tuple(_floats(row) for row in values),
+        tuple(floats(row) for row in values),
         float((values**2).mean()),
         _two_sided(float(squares.sum()), values.size),
         tuple(_two_sided(float(square), len(values)) for square in squares),
@@ -250,23 +248,12 @@ def pc_scores(posteriors: Iterable[Posterior], truths: Iterable[Tensor], k: int 
 def mahalanobis(posteriors: Iterable[Posterior], truths: Iterable[Tensor]) -> Scores:
     """(x* − m)ᵀ Σ⁻¹ (x* − m) / n of every pair; n times it is χ² with n degrees of freedom if calibrated."""
     ratios, size = [], 1
-    for posterior, truth in _pairs(posteriors, truths):
+    for posterior, truth in checked(posteriors, truths):
         error = (truth - posterior.mean).to(posterior.covariance.dtype)
         size = error.numel()
         ratios.append(float((error * posterior.covariance.solve(error)).sum()) / size)
     p_value = _two_sided(size * math.fsum(ratios), size * len(ratios))
     return Scores(tuple((ratio,) for ratio in ratios), float(np.mean(ratios)), p_value, (p_value,))
-
-
-def _pairs(posteriors: Iterable[Posterior], truths: Iterable[Tensor]) -> Pairs:
-    count = 0
-    for posterior, truth in zip(posteriors, truths, strict=True):
-        if truth.shape != posterior.mean.shape:
-            raise InputError(f"a truth expects shape {tuple(posterior.mean.shape)}, got {tuple(truth.shape)}")
-        count += 1
-        yield posterior, truth
-    if count < 2:
-        raise InputError(f"a calibration test expects at least two posteriors, got {count}; simulate a hundred")
 
 
 def _endless(seed: int) -> Iterable[torch.Generator]:
@@ -276,9 +263,10 @@ def _endless(seed: int) -> Iterable[torch.Generator]:
 
 
 def _weights(functional: Functional, posterior: Posterior, stream: torch.Generator) -> Tensor:
-    if functional is None:
-        return torch.randn(posterior.mean.shape, generator=stream, dtype=torch.float64).to(posterior.mean)
-    return (functional(posterior) if callable(functional) else functional).to(posterior.mean)
+    weights = weights_of(functional, posterior)
+    if weights is None:
+        weights = torch.randn(posterior.mean.shape, generator=stream, dtype=torch.float64)
+    return weights.to(posterior.mean)
 
 
 def _randomised_rank(drawn: Tensor, true: float, stream: torch.Generator) -> float:
@@ -297,7 +285,3 @@ def _uniformity(values: Sequence[float]) -> Uniformity:
 
 def _two_sided(square: float, degrees: int) -> float:
     return float(min(1.0, 2 * min(scipy.stats.chi2.cdf(square, degrees), scipy.stats.chi2.sf(square, degrees))))
-
-
-def _floats(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(float(value) for value in values)
