@@ -1,6 +1,7 @@
 """Methods: one measurement and a problem in, an estimate or a posterior out."""
 
 from .base import Callback
+from .conditional_vae import ConditionalVAE
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .equilibrium import Equilibrium
@@ -12,6 +13,7 @@ from .map import MAP
 from .network import Network
 from .plug_and_play import PlugAndPlay
 from .richardson_lucy import RichardsonLucy
+from .schedule import Schedule
 from .tweedie import Tweedie
 from .unrolled import Unrolled
 
@@ -20,6 +22,7 @@ __all__ = [
     "LocalGaussian",
     "MAP",
     "Callback",
+    "ConditionalVAE",
     "CovarianceError",
     "Equilibrium",
     "Gaussian",
@@ -28,6 +31,7 @@ __all__ = [
     "Network",
     "PlugAndPlay",
     "RichardsonLucy",
+    "Schedule",
     "Unrolled",
     "data_consistent",
 ]

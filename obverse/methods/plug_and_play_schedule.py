@@ -24,6 +24,7 @@ from ..solvers.result import Result, Status
 from .base import Callback
 from .plug_and_play_data import DataTerm
 from .plug_and_play_prior import CountedDenoiser
+from .schedule import Schedule
 
 _FIRST = 49 / 255  # of the range of the images: DPIR's first level
 _LOWEST = 1 / 255  # of the range: below the steps of an 8-bit image there is nothing to denoise
@@ -33,9 +34,7 @@ def levels(data: DataTerm, denoiser: CountedDenoiser, count: int) -> tuple[float
     """From 49/255 of the range down to the noise of the data, kept to what the denoiser knows."""
     last = denoiser.within(max(data.level, _LOWEST * denoiser.span))
     first = max(denoiser.within(_FIRST * denoiser.span), last)
-    if count == 1:
-        return (last,)
-    return tuple(first * (last / first) ** (k / (count - 1)) for k in range(count))
+    return Schedule(first, last, count, exponent=math.inf).levels()
 
 
 def follow(
