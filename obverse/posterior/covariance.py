@@ -26,7 +26,7 @@ from .correlation import TileSpectrum, fitted_kernel
 if TYPE_CHECKING:
     from .low_rank import LowRankDiagonal
 
-__all__ = ["Components", "Covariance", "DENSE_LIMIT", "solved", "streams"]
+__all__ = ["Components", "Covariance", "DENSE_LIMIT", "check_map", "solved", "streams"]
 
 # Largest number of pixels for which an n × n matrix is formed at all: 128 MiB in float64.
 DENSE_LIMIT = 4096
@@ -223,6 +223,12 @@ class Covariance(ABC):
 
         return ScaledCovariance(self, factor)
 
+    def modulated(self, scale: Tensor) -> "Covariance":
+        """D Σ D with D = diag(scale), a positive map `image_shape`: other variances, the same correlations."""
+        from .derived import ModulatedCovariance
+
+        return ModulatedCovariance(self, scale)
+
     def restricted(self, slices: Sequence[slice]) -> "Covariance":
         """P Σ Pᵀ, where P keeps `image[slices]`; one slice per axis of the image."""
         from .derived import RestrictedCovariance
@@ -283,6 +289,17 @@ def solved(result: Result, tolerance: float, what: str) -> Tensor:
     if not (result.status.converged or close):
         raise NumericsError(f"{what}: {result.status.message}")
     return result.x
+
+
+def check_map(scale: Tensor, like: Covariance) -> Tensor:
+    """A positive map of a covariance's image, in its precision.
+
+    Raises:
+        InputError: another shape, or an entry that is not positive and finite.
+    """
+    if tuple(scale.shape) != like.image_shape or not bool((scale > 0).all() and scale.isfinite().all()):
+        raise InputError(f"a modulation expects a positive map {like.image_shape}, got {tuple(scale.shape)}")
+    return scale.to(dtype=like.dtype, device=like.device)
 
 
 def streams(n: int, generator: torch.Generator) -> list[torch.Generator]:

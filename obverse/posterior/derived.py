@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .covariance import Components, Covariance
+from .covariance import Components, Covariance, check_map
 from .low_rank import LowRankDiagonal
 
 __all__ = ["ModulatedCovariance", "RestrictedCovariance", "ScaledCovariance"]
@@ -71,9 +71,7 @@ class ModulatedCovariance(Covariance):
 
     def __init__(self, base: Covariance, scale: Tensor):
         super().__init__(base.image_shape, base.dtype, base.device)
-        if tuple(scale.shape) != self.image_shape or not bool((scale > 0).all() and scale.isfinite().all()):
-            raise InputError(f"a modulation expects a positive map {self.image_shape}, got {tuple(scale.shape)}")
-        self.base, self.scale = base, scale.to(dtype=base.dtype, device=base.device)
+        self.base, self.scale = base, check_map(scale, base)
 
     def _matvec(self, images: Tensor) -> Tensor:
         scale = self.scale.to(images.dtype)
@@ -92,6 +90,9 @@ class ModulatedCovariance(Covariance):
     def sample(self, n: int, generator: torch.Generator) -> Tensor | None:
         draws = self.base.sample(n, generator)
         return None if draws is None else self.scale * draws
+
+    def modulated(self, scale: Tensor) -> Covariance:
+        return ModulatedCovariance(self.base, self.scale * check_map(scale, self))
 
 
 class RestrictedCovariance(Covariance):

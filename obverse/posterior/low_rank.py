@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import InputError, NumericsError
 from ..solvers.linear import cg
 from .correlation import LocalCorrelation, check_kernel
-from .covariance import Components, Covariance, solved, streams
+from .covariance import Components, Covariance, check_map, solved, streams
 
 __all__ = ["LowRankDiagonal"]
 
@@ -219,6 +219,14 @@ class LowRankDiagonal(Covariance):
             raise InputError(f"a covariance is scaled by a positive factor, got {factor}; pass the square of the scale")
         U, eigenvalues, d, shared = self.U, self.eigenvalues * factor, self.d * factor, self.shared * factor
         built = LowRankDiagonal(U, eigenvalues, d, self.image_shape, self.correlation, shared)
+        built.clipped = self.clipped
+        return built
+
+    def modulated(self, scale: Tensor) -> "LowRankDiagonal":
+        """In the same form: rows of U and entries of d scaled, so that the columns of U are no longer orthonormal."""
+        flat = check_map(scale, self).reshape(-1)
+        U, d = flat[:, None] * self.U, flat.square() * self.d
+        built = LowRankDiagonal(U, self.eigenvalues, d, self.image_shape, self.correlation, self.shared)
         built.clipped = self.clipped
         return built
 

@@ -116,6 +116,18 @@ class TestAgainstDense:
         with pytest.raises(InputError):
             covariance.restricted([slice(2, 2)] * len(slices))
 
+    def test_a_map_of_scales_keeps_correlations(self, name):
+        covariance, dense = CASES[name]
+        scale = 0.5 + torch.rand(covariance.image_shape, generator=seeded(3), dtype=torch.float64)
+        other = covariance.modulated(scale)
+        flat = scale.reshape(-1)
+        close(other.dense(), flat[:, None] * dense * flat, 1e-8)
+        close(other.diagonal(), scale.square() * covariance.diagonal(), 1e-8)
+        close(other.modulated(1 / scale).dense(), dense, 1e-8)
+        for wrong in (scale[:1, :1], 0 * scale, -scale, scale / 0):
+            with pytest.raises(InputError, match="positive map"):
+                covariance.modulated(wrong)
+
     def test_single_precision(self, name):
         covariance, dense = cases(torch.float32)[name]
         v = normal(2, covariance.size, dtype=torch.float32)
