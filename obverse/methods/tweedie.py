@@ -4,7 +4,8 @@
 
 Exact for the prior whose posterior mean D is. A network's Jacobian is not quite symmetric, and may have a few negative
 eigenvalues: its symmetric part is taken, negative variances are cut off, and the diagnostics say how much that was.
-Eigenvalues above σ² are no error: there the posterior has more than one mode.
+Eigenvalues above σ² are no error: there the posterior has more than one mode. On request the leading components get
+their skewness and kurtosis too (`priors.moments`), from which `Posterior.marginal` makes a density.
 
 References: Efron, "Tweedie's formula and selection bias", JASA 2011. Manor, Michaeli, "On the posterior distribution in
 denoising: application to uncertainty quantification", ICLR 2024.
@@ -13,20 +14,23 @@ denoising: application to uncertainty quantification", ICLR 2024.
 __all__ = ["Tweedie"]
 
 import time
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 from torch import Tensor
 
 from ..errors import InputError
 from ..noise import Gaussian
 from ..operators import Identity
-from ..posterior import Posterior
+from ..posterior import DirectionalMoments, Posterior
 from ..posterior.product import ProductCovariance
-from ..priors.denoiser import Denoises
+from ..priors.denoiser import Denoiser, Denoises
 from ..priors.jacobian import Jacobian
+from ..priors.moments import directional_moments
 from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, check_item, described, real_image
+
+_TILT = 1.0  # standard deviations over which a network's kinks are averaged, see `priors.moments`
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,7 @@ class Tweedie:
         rank: components found at once, which the diagnostics speak of.
         probes: products for the marginal variances; exact where that many suffice.
         seed: of the probes.
+        moments: leading components of which skewness and kurtosis are found.
 
     Example:
         >>> import torch, obverse as ob
@@ -53,12 +58,15 @@ class Tweedie:
     rank: int = 16
     probes: int = 128
     seed: int = 0
+    moments: int = 0
 
     def __post_init__(self):
         if not isinstance(self.denoiser, Denoises):
             raise InputError(f"Tweedie expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors")
         if min(self.rank, self.probes) < 1:
             raise InputError(f"Tweedie expects rank and probes of at least 1, got {self.rank, self.probes}")
+        if not 0 <= self.moments <= self.rank:
+            raise InputError(f"Tweedie expects moments of at most rank components, got {self.moments} of {self.rank}")
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """The posterior of one noisy image.
@@ -90,7 +98,9 @@ class Tweedie:
             device=y.device,
         )
         marginals = {f"marginals_{key}": value for key, value in covariance.diagonal_report().items()}
-        leading = covariance.components(min(self.rank, covariance.size)).variances
+        components = covariance.components(min(self.rank, covariance.size))
+        leading = components.variances
+        moments = self._moments(y, level, components.directions[: self.moments]) if self.moments else None
         diagnostics = {
             "asymmetry": jacobian.asymmetry,
             "components_above_noise": int((leading > (1 + 1e-3) * level**2).sum()),
@@ -99,7 +109,15 @@ class Tweedie:
             "seconds": time.perf_counter() - begun,
         }
         status = Status(True, "closed-form", "mean and covariance are the denoiser's answer and its Jacobian")
-        return described(self, jacobian.output, status, (), diagnostics, covariance)
+        posterior = described(self, jacobian.output, status, (), diagnostics, covariance)
+        return posterior if moments is None else replace(posterior, moments=moments)
+
+    def _moments(self, y: Tensor, level: float, directions: Tensor) -> DirectionalMoments:
+        """By autograd where the denoiser is smooth; a network's activations have kinks."""
+        tilt = _TILT if isinstance(self.denoiser, Denoiser) else None
+        _, variance, third, fourth = directional_moments(self.denoiser, y, level, directions, tilt)
+        variance = variance.clamp_min(1e-300)
+        return DirectionalMoments(directions, (third / variance**1.5).to(y), (fourth / variance**2).to(y))
 
 
 def _single(sigma: object) -> bool:

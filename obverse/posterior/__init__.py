@@ -2,6 +2,7 @@
 
 from .calibration import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
 from .covariance import Components, Covariance
+from .density import Density, DirectionalMoments
 from .diagnostics import effective_samples, region_errors, rhat, standard_error
 from .estimate import Estimate
 from .low_rank import LowRankDiagonal
@@ -20,6 +21,8 @@ __all__ = [
     "TARGETS",
     "Components",
     "Covariance",
+    "Density",
+    "DirectionalMoments",
     "Estimate",
     "LowRankDiagonal",
     "MixtureCovariance",

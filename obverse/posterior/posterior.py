@@ -22,6 +22,7 @@ from ..io.record import plain
 from ..io.safe import DEFAULT_LIMIT, read_safetensors, write_safetensors
 from ..solvers.result import Status
 from .covariance import Components, Covariance
+from .density import Density, DirectionalMoments, gaussian_density, kernel_density, maximum_entropy_density
 from .estimate import Estimate
 from .low_rank import LowRankDiagonal
 
@@ -49,6 +50,7 @@ class Posterior(Estimate):
             "estimator-error" (of a point estimator, in the frequentist sense) or "epistemic" (of a model's weights).
         provenance: method, settings, seeds, versions: whatever lets one make it again.
         draws: kept draws `(n, *image_shape)`, if any.
+        moments: skewness and kurtosis along some directions, if known.
 
     Raises:
         InputError: an unknown target, or shapes that do not agree.
@@ -66,6 +68,7 @@ class Posterior(Estimate):
     target: str = field(default="posterior", kw_only=True)
     provenance: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
     draws: Tensor | None = field(default=None, kw_only=True)
+    moments: DirectionalMoments | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,12 +162,36 @@ class Posterior(Estimate):
         variance = (flat * self.covariance.matvec(flat)).sum(-1).clamp_min(0)
         return (flat @ self.mean.reshape(-1)).reshape(batch), variance.sqrt().reshape(batch)
 
+    def marginal(self, direction: Tensor) -> Density:
+        """The density of ⟨v, x⟩ along a direction, such as a component's: `log_prob`, and of which `kind` it is.
+
+        From kept draws a kernel density, where they are worth a hundred independent ones; else where skewness and
+        kurtosis along v are known that of maximum entropy; else the normal density with variance vᵀΣv.
+
+        Args:
+            direction: v, `image_shape`, of any length.
+
+        Raises:
+            InputError: the image has no variance along v.
+        """
+        weights = self._weights(direction).reshape(self.mean.shape)
+        if self.draws is not None and (found := kernel_density(self._project(self.draws, weights))) is not None:
+            return found
+        mean, std = (float(part) for part in self.functional(weights))
+        known = None if self.moments is None else self.moments.along(weights)
+        if known is not None:
+            return maximum_entropy_density(mean, std, *known)
+        few = "too few independent draws were kept for a curve" if self.draws is not None else "mean and covariance"
+        return gaussian_density(mean, std, few)
+
     def affine(self, scale: float, offset: float | Tensor = 0.0) -> "Posterior":
         """The posterior of scale·x + offset: a change of units."""
         if not (math.isfinite(scale) and scale != 0):
             raise InputError(f"affine expects a finite scale other than zero, got {scale}; pass the recorded scale")
         draws = None if self.draws is None else scale * self.draws + offset
-        return replace(self, image=scale * self.mean + offset, covariance=self.covariance.scaled(scale**2), draws=draws)
+        moments = None if self.moments is None else self.moments.scaled(scale)
+        covariance = self.covariance.scaled(scale**2)
+        return replace(self, image=scale * self.mean + offset, covariance=covariance, draws=draws, moments=moments)
 
     def crop(self, slices: Sequence[slice]) -> "Posterior":
         """The posterior of `image[slices]`: P Σ Pᵀ. Fewer slices than axes apply to the last axes."""
@@ -173,7 +200,9 @@ class Posterior(Estimate):
             raise InputError(f"crop expects at most {self.mean.ndim} slices, got {len(slices)}; one per image axis")
         whole = (slice(None),) * missing + tuple(slices)
         draws = None if self.draws is None else self.draws[(slice(None), *whole)]
-        return replace(self, image=self.mean[whole], covariance=self.covariance.restricted(whole), draws=draws)
+        covariance = self.covariance.restricted(whole)
+        # Moments along whole directions say nothing of their parts.
+        return replace(self, image=self.mean[whole], covariance=covariance, draws=draws, moments=None)
 
     def compact(self, rank: int | None = None) -> "Posterior":
         """The same posterior with its covariance as low rank plus a locally correlated remainder.
@@ -189,8 +218,9 @@ class Posterior(Estimate):
         """Write mean, compact covariance, kept draws, diagnostics and provenance to one safetensors file, atomically.
 
         Arrays: `mean` (*image_shape), `factors` (K, *image_shape), `eigenvalues` (K,), `diagonal` (*image_shape);
-        `correlation` (kh, kw) or (kd, kh, kw) and `shared` (K,), where neighbours are correlated; `draws`, if kept.
-        All but the first and last are arguments of `LowRankDiagonal`. The metadata entry "obverse" is JSON.
+        `correlation` (kh, kw) or (kd, kh, kw) and `shared` (K,), where neighbours are correlated; `draws`, if kept;
+        `moment_directions` (k, *image_shape), `skewness` and `kurtosis` (k,), if known. From `factors` to `shared` they
+        are arguments of `LowRankDiagonal`. The metadata entry "obverse" is JSON.
 
         Args:
             path: destination.
@@ -208,6 +238,9 @@ class Posterior(Estimate):
             arrays |= {"correlation": compact.correlation, "shared": compact.shared}
         if self.draws is not None:
             arrays["draws"] = self.draws
+        if self.moments is not None:
+            arrays |= {"moment_directions": self.moments.directions, "skewness": self.moments.skewness}
+            arrays["kurtosis"] = self.moments.kurtosis
         facts = {
             "format": _FORMAT,
             "version": _VERSION,
@@ -241,6 +274,9 @@ class Posterior(Estimate):
             U = factors.reshape(len(factors), -1).mT.contiguous() if len(factors) else mean.new_zeros(mean.numel(), 0)
             local = tensors.get("correlation"), tensors.get("shared")
             covariance = LowRankDiagonal(U, tensors["eigenvalues"], tensors["diagonal"], tuple(mean.shape), *local)
+            shape_known = "moment_directions" in tensors
+            named = ("moment_directions", "skewness", "kurtosis")
+            moments = DirectionalMoments(*(tensors[name] for name in named)) if shape_known else None
             converged, reason, message = facts["status"]
             return Posterior(
                 mean,
@@ -251,6 +287,7 @@ class Posterior(Estimate):
                 target=facts["target"],
                 provenance=facts["provenance"],
                 draws=tensors.get("draws"),
+                moments=moments,
             )
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, FormatError):

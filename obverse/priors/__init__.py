@@ -6,6 +6,7 @@ from .field import GaussianField
 from .gradient_step import GradientStep
 from .jacobian import Jacobian
 from .mixture import GaussianMixture
+from .moments import directional_moments
 from .nonlocal_means import NonLocalMeans
 from .positivity import Positivity
 from .ridge import Ridge
@@ -35,5 +36,6 @@ __all__ = [
     "TotalVariation",
     "WaveletL1",
     "available",
+    "directional_moments",
     "load",
 ]
