@@ -1,15 +1,27 @@
-"""The state of several Markov chains, and the random directions in which their convergence is watched."""
+"""Several Markov chains as one batch: their state, the directions in which they are watched, and what their draws say.
 
-__all__ = ["ChainState", "projections_like"]
+A state goes on from step to step and holds all that is needed to go on: each chain has a random stream of its own, made
+from the seed and its number, so that a chain does not depend on how many there are. Mean, variances and low-rank
+factors are streamed; single draws are kept on request only. Convergence means R-hat ≤ `max_rhat` and effective sample
+size ≥ `min_ess` for every one of a set of random projections, half of them smooth, and for an energy of the state.
 
+References: Vehtari et al., "Rank-normalization, folding, and localization: an improved R-hat", Bayesian Analysis 2021.
+"""
+
+__all__ = ["ChainState", "check_chains", "gathered", "projections_like"]
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..noise.base import stream
-from ..posterior import StreamingMoments
-from .kernels import Kernel
+from ..posterior import Posterior, StreamingMoments, effective_samples, rhat
+from ..solvers.result import Status
+from .base import described
 
 
 @dataclass
@@ -17,49 +29,110 @@ class ChainState:
     """Where the chains are: all that is needed to go on.
 
     Args:
-        step: kernel steps done, burn-in included.
+        step: steps done, burn-in included.
         x: present states, `(chains, *image_shape)`.
-        kernel: how they move.
-        step_size: δ.
-        noise_weight: inverse noise variances in use, where the likelihood is a Gaussian standing in for counting noise.
         generators: one random stream a chain.
         moments: of the draws after the burn-in.
-        traces: of the projections and the log-posterior, one `(chains, functionals)` tensor a draw.
+        traces: of the projections and an energy, one `(chains, functionals)` tensor a draw.
         draws: the draws themselves, if kept.
         pending: draws not yet in `moments`, which takes them in a batch at a time.
-        burn_in_mean: running mean over chains and the first half of the burn-in.
-        evaluations: gradients spent on all chains.
+        evaluations: gradients, or calls of a denoiser, spent on all chains.
         seconds: spent.
     """
 
     step: int
     x: Tensor
-    kernel: Kernel
-    step_size: float
-    noise_weight: Tensor | None
     generators: list[torch.Generator]
     moments: StreamingMoments
-    burn_in_mean: Tensor
-    traces: list[Tensor] = field(default_factory=list)
-    draws: list[Tensor] = field(default_factory=list)
-    pending: list[Tensor] = field(default_factory=list)
-    evaluations: int = 0
-    seconds: float = 0.0
+    traces: list[Tensor] = field(default_factory=list, kw_only=True)
+    draws: list[Tensor] = field(default_factory=list, kw_only=True)
+    pending: list[Tensor] = field(default_factory=list, kw_only=True)
+    evaluations: int = field(default=0, kw_only=True)
+    seconds: float = field(default=0.0, kw_only=True)
 
-    def record(self, trace: Tensor, keep: bool) -> None:
-        """Take in the present states as one draw of every chain."""
+    def white(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Standard normal numbers `(chains, *shape)`, each chain's from its own stream."""
+        own = [torch.randn(shape, generator=generator, dtype=dtype) for generator in self.generators]
+        return torch.stack(own).to(self.x.device)
+
+    def record(self, images: Tensor, trace: Tensor, keep: bool) -> None:
+        """Take in images `(chains, *image_shape)` as one draw of every chain."""
         self.traces.append(trace)
-        self.pending.append(self.x)
-        if len(self.pending) * len(self.x) >= _BATCH:
+        self.pending.append(images)
+        if len(self.pending) * len(images) >= _BATCH:
             self.flush()
         if keep:
-            self.draws.append(self.x)
+            self.draws.append(images)
 
     def flush(self) -> None:
         """Bring `moments` up to date."""
         if self.pending:
             self.moments.update(torch.cat(self.pending))
             self.pending = []
+
+
+def check_chains(settings: Any) -> None:
+    """Refuse settings with too few draws, chains or steps.
+
+    Raises:
+        InputError: one is too small.
+    """
+    least = {"samples": 4, "chains": 2, "thin": 1, "rank": 0}
+    for name, bound in least.items():
+        if getattr(settings, name) < bound:
+            raise InputError(
+                f"{type(settings).__name__} expects {name} of at least {bound}, got {getattr(settings, name)}; raise it"
+            )
+
+
+def gathered(
+    settings: Any, state: ChainState, facts: Mapping[str, Any], advice: tuple[str, str], target: str = "posterior"
+) -> Posterior:
+    """The posterior that a state's draws make so far.
+
+    Args:
+        settings: the method; its `chains`, `max_rhat` and `min_ess` are read.
+        state: brought up to date.
+        facts: what the method itself adds to the diagnostics.
+        advice: what to do beyond more draws: where chains disagree, and where they are worth too few draws.
+        target: what the spread is a spread of.
+
+    Raises:
+        InputError: there are fewer than four draws per chain yet.
+    """
+    if len(state.traces) < 4:
+        raise InputError(f"a posterior expects at least 4 draws per chain, got {len(state.traces)}; run the chains on")
+    state.flush()
+    traces = torch.stack(state.traces, dim=1).double()
+    worst, ess = float(rhat(traces).max()), float(effective_samples(traces).min())
+    diagnostics = {
+        "rhat": worst,
+        "ess": ess,
+        "chains": settings.chains,
+        "samples": len(state.traces),
+        **facts,
+        "evaluations": state.evaluations,
+        "seconds": state.seconds,
+    }
+    return described(
+        settings,
+        state.moments.mean.to(state.x),
+        _status(settings, worst, ess, len(state.traces), advice),
+        tuple(float(trace[:, -1].mean()) for trace in state.traces),
+        diagnostics,
+        state.moments.covariance(),
+        target,
+        draws=torch.cat(state.draws) if state.draws else None,
+    )
+
+
+def _status(settings: Any, worst: float, ess: float, draws: int, advice: tuple[str, str]) -> Status:
+    told = f"R-hat is {worst:.3f} and the effective sample size {ess:.0f} after {settings.chains} × {draws} draws"
+    if worst <= settings.max_rhat and ess >= settings.min_ess:
+        return Status(True, "converged", told)
+    apart = not worst <= settings.max_rhat
+    wanted = f"wanted are at most {settings.max_rhat} and at least {settings.min_ess:.0f}: draw more samples"
+    return Status(False, "rhat" if apart else "ess", f"{told}; {wanted}{advice[0] if apart else advice[1]}")
 
 
 def projections_like(like: Tensor, seed: int) -> Tensor:

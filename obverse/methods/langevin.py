@@ -8,9 +8,10 @@ not corrected by acceptance: they sample a law near p_λ, which tends to it as t
 give the factor by which a Gaussian mode of typical and of largest curvature comes out too wide or narrow
 (`kernels.stationary_variance`): MYULA's stiff modes are too wide, SK-ROCK's too narrow, slow modes are right in both.
 
-Several chains run as one batch, each with its own random stream. Mean, variances and low-rank factors are streamed;
-single draws are kept on request only. Convergence means R-hat ≤ `max_rhat` and effective sample size ≥ `min_ess` for
-every one of a set of random projections, half of them smooth, and for the log-posterior.
+With a denoiser in place of an energy, `prior=priors.Score(denoiser, sigma)`, this is PnP-ULA, or PnP-SK-ROCK; the law
+is then that of the prior smoothed by white noise of that level, which the diagnostics name. Networks need a tail, as
+a sum with `priors.Box`, whose envelope pulls back what has left their range. Chains are watched by random projections
+and by the energy −log p(x | y); by the likelihood alone where the prior's own value is not known.
 
 Noise laws: Gaussian exactly. With counting noise the gradient has no useful Lipschitz constant, so `likelihood="auto"`
 takes the Gaussian whose variance is that of the data predicted at the start, and once more half-way through the
@@ -19,11 +20,11 @@ information, and stops if a chain diverges.
 
 References: Durmus, Moulines, Pereyra, "Efficient Bayesian computation by proximal Markov chain Monte Carlo", SIAM J.
 Imaging Sciences 2018. Pereyra, Vargas Mieles, Zygalakis, "Accelerating proximal Markov chain Monte Carlo by using an
-explicit stabilized method", SIAM J. Imaging Sciences 2020. Vehtari et al., "Rank-normalization, folding, and
-localization: an improved R-hat", Bayesian Analysis 2021.
+explicit stabilized method", SIAM J. Imaging Sciences 2020. Laumont et al., "Bayesian imaging using plug & play priors:
+when Langevin meets Tweedie", SIAM J. Imaging Sciences 2022.
 """
 
-__all__ = ["ChainState", "Langevin"]
+__all__ = ["Langevin", "LangevinState"]
 
 import math
 import time
@@ -36,15 +37,33 @@ from torch import Tensor
 
 from ..errors import InputError, NumericsError
 from ..noise.base import stream
-from ..posterior import Posterior, StreamingMoments, effective_samples, rhat
+from ..posterior import Posterior, StreamingMoments
 from ..priors.base import Prior
 from ..problem import Problem
-from ..solvers.result import Status
-from .base import Callback, check_item, described, real_image
-from .chains import ChainState, projections_like
-from .kernels import stationary_variance
+from .base import Callback, check_item, real_image
+from .chains import ChainState, check_chains, gathered, projections_like
+from .kernels import Kernel, stationary_variance
 from .plan import plan
 from .target import Target, starting_image
+
+
+@dataclass
+class LangevinState(ChainState):
+    """Where the chains are, and how they move.
+
+    Args:
+        kernel: how they move.
+        step_size: δ.
+        bend: largest curvature of the likelihood and the smooth parts of the prior, measured where the chains were.
+        noise_weight: inverse noise variances in use, where the likelihood is a Gaussian standing in for counting noise.
+        burn_in_mean: running mean over chains and the first half of the burn-in.
+    """
+
+    kernel: Kernel
+    step_size: float
+    bend: float
+    noise_weight: Tensor | None
+    burn_in_mean: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,10 +127,7 @@ class Langevin:
             raise InputError(
                 f"Langevin expects likelihood 'auto' or 'exact', got {self.likelihood!r}; choose one of them"
             )
-        least = {"samples": 4, "chains": 2, "thin": 1, "rank": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"Langevin expects {name} of at least {bound}, got {getattr(self, name)}; raise it")
+        check_chains(self)
         for name in ("step", "smoothing", "weight"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -150,7 +166,7 @@ class Langevin:
         """Kernel steps per chain."""
         return self.warm_up + self.samples * self.thin
 
-    def states(self, y: Tensor, problem: Problem, state: ChainState | None = None) -> Iterator[ChainState]:
+    def states(self, y: Tensor, problem: Problem, state: LangevinState | None = None) -> Iterator[LangevinState]:
         """The chains step by step, each state yielded before the next is computed.
 
         The same state object goes on from step to step. Leaving the loop and calling `states(y, problem, state)` later
@@ -158,14 +174,12 @@ class Langevin:
         """
         check_item(y, problem, "Langevin")
         state = self._begin(y, problem) if state is None else state
-        target = self._target(y, problem, state.noise_weight)
+        target = self._target(y, problem, state.noise_weight, bend=state.bend)
         projections = projections_like(state.x[0], self.seed)
         while state.step < self.total:
             begun = time.perf_counter()
-            noise = torch.stack(
-                [torch.randn(state.x.shape[1:], generator=g, dtype=state.x.dtype) for g in state.generators]
-            )
-            state.x = state.kernel(state.x, target.gradient, state.step_size, noise.to(state.x.device))
+            noise = state.white(tuple(state.x.shape[1:]), state.x.dtype)
+            state.x = state.kernel(state.x, target.gradient, state.step_size, noise)
             state.step += 1
             state.evaluations += state.kernel.stages * self.chains
             if not bool(state.x.isfinite().all()):
@@ -181,78 +195,52 @@ class Langevin:
             if after > 0 and after % self.thin == 0:
                 flat = state.x.reshape(self.chains, -1)
                 energy = target.energy(state.x)[:, None].to(flat)
-                state.record(torch.cat([flat @ projections, energy], dim=1).cpu(), self.keep_samples)
+                state.record(state.x, torch.cat([flat @ projections, energy], dim=1).cpu(), self.keep_samples)
             state.seconds += time.perf_counter() - begun
             yield state
 
-    def _retune(self, state: ChainState, y: Tensor, problem: Problem) -> Target:
+    def _retune(self, state: LangevinState, y: Tensor, problem: Problem) -> Target:
         """Half-way through the burn-in: noise variances at the chains' mean, and a step for where the chains are."""
         if state.noise_weight is not None:
             state.noise_weight = problem.weight(state.burn_in_mean)
-        target = self._target(y, problem, state.noise_weight)
+        target = self._target(y, problem, state.noise_weight, state.x[0])
+        state.bend = target.bend
         state.kernel, state.step_size = plan(self, target, state.x)
         return target
 
-    def posterior(self, state: ChainState, y: Tensor, problem: Problem) -> Posterior:
+    def posterior(self, state: LangevinState, y: Tensor, problem: Problem) -> Posterior:
         """What a state's draws say so far.
 
         Raises:
             InputError: there are fewer than four draws per chain yet.
         """
-        if len(state.traces) < 4:
-            raise InputError(
-                f"a posterior expects at least 4 draws per chain, got {len(state.traces)}; run the chains on"
-            )
-        state.flush()
-        target = self._target(y, problem, state.noise_weight)
-        traces = torch.stack(state.traces, dim=1).double()
-        worst = float(rhat(traces).max())
-        ess = float(effective_samples(traces).min())
-        covariance = state.moments.covariance()
+        target = self._target(y, problem, state.noise_weight, bend=state.bend)
         stiff = torch.tensor([target.typical_curvature(state.x), target.lipschitz], dtype=torch.float64)
         factors = stationary_variance(state.kernel, state.step_size, stiff) * stiff
-        diagnostics = {
+        facts = {
             "likelihood": target.words,
-            "rhat": worst,
-            "ess": ess,
-            "chains": self.chains,
-            "samples": len(state.traces),
+            "prior": target.prior_words,
             "step": state.step_size,
             "stages": state.kernel.stages,
             "smoothing": target.smoothing,
             "variance_factor": {"typical": float(factors[0]), "stiffest": float(factors[1])},
-            "evaluations": state.evaluations,
-            "seconds": state.seconds,
         }
-        draws = torch.cat(state.draws) if state.draws else None
-        energies = tuple(float(trace[:, -1].mean()) for trace in state.traces)
-        return described(
-            self,
-            state.moments.mean.to(state.x),
-            self._status(worst, ess, len(state.traces)),
-            energies,
-            diagnostics,
-            covariance,
-            draws=draws,
-        )
+        longer = ", or use kernel='skrock', whose steps are longer"
+        advice = (longer, longer) if self.kernel == "myula" else (", allow a longer burn-in, or more stages", "")
+        return gathered(self, state, facts, advice, "tempered" if target.tempered else "posterior")
 
-    def _status(self, worst: float, ess: float, draws: int) -> Status:
-        told = f"R-hat is {worst:.3f} and the effective sample size {ess:.0f} after {self.chains} × {draws} draws"
-        if worst <= self.max_rhat and ess >= self.min_ess:
-            return Status(True, "converged", told)
-        advice = f"wanted are at most {self.max_rhat} and at least {self.min_ess:.0f}: draw more samples"
-        if self.kernel == "myula":
-            advice += ", or use kernel='skrock', whose steps are longer"
-        elif worst > self.max_rhat:
-            advice += ", allow a longer burn-in, or more stages"
-        reason = "rhat" if not worst <= self.max_rhat else "ess"
-        return Status(False, reason, f"{told}; {advice}")
-
-    def _target(self, y: Tensor, problem: Problem, noise_weight: Tensor | None) -> Target:
+    def _target(
+        self,
+        y: Tensor,
+        problem: Problem,
+        noise_weight: Tensor | None,
+        point: Tensor | None = None,
+        bend: float | None = None,
+    ) -> Target:
         prior = self.prior if self.weight == 1.0 else self.weight * self.prior
-        return Target(y, problem, prior, self.smoothing, noise_weight)
+        return Target(y, problem, prior, self.smoothing, noise_weight, point=point, bend=bend)
 
-    def _begin(self, y: Tensor, problem: Problem) -> ChainState:
+    def _begin(self, y: Tensor, problem: Problem) -> LangevinState:
         zero = real_image(problem.operator, y, "Langevin")
         if self.start is not None and tuple(self.start.shape) != tuple(zero.shape):
             raise InputError(
@@ -271,14 +259,16 @@ class Langevin:
         spread = float(image.std())
         kicks = [torch.randn(zero.shape, generator=g, dtype=zero.dtype) for g in generators]
         x = image + spread * torch.stack(kicks).to(image)
-        kernel, step_size = plan(self, self._target(y, problem, noise_weight), x)
-        return ChainState(
+        target = self._target(y, problem, noise_weight, x[0])
+        kernel, step_size = plan(self, target, x)
+        return LangevinState(
             step=0,
             x=x,
-            kernel=kernel,
-            step_size=step_size,
-            noise_weight=noise_weight,
             generators=generators,
             moments=StreamingMoments(tuple(zero.shape), self.rank, dtype=zero.dtype, device=zero.device),
+            kernel=kernel,
+            step_size=step_size,
+            bend=target.bend,
+            noise_weight=noise_weight,
             burn_in_mean=zero,
         )

@@ -3,7 +3,8 @@
     U(x) = −log p(y | x) + Σ_smooth E_j(x) + Σ_other g_i^λ(x)
     L    = λ_max(AᴴFA) + Σ_j λ_max(∇²E_j) + (number of envelopes)/λ,      λ = 1/(the first two terms) by default
 
-Hessians of smooth parts are taken at a constant image, where the smoothed total variation and its like bend most.
+Hessians of smooth parts are taken at a constant image, where the smoothed total variation and its like bend most, and
+at an image where the chains are, where a network is what it was trained to be; the larger counts.
 """
 
 __all__ = ["Target", "level_image", "starting_image"]
@@ -17,6 +18,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..operators.base import LinearOperator
 from ..priors.base import Prior, Scaled, Sum
+from ..priors.score import Score
 from ..problem import Problem
 from ..solvers.algebra import squared
 from .curvature import constant
@@ -34,6 +36,13 @@ class Target:
         prior: a prior whose parts have a gradient or a proximal operator.
         smoothing: λ of the Moreau envelopes, or None to have it chosen.
         noise_weight: inverse noise variances that replace the noise law by a Gaussian; None keeps the law.
+        point: an image where the chains are.
+        bend: the first two terms of L, where they are known already.
+
+    Attributes:
+        bend: λ_max(AᴴFA) + Σ_j λ_max(∇²E_j).
+        smoothing: λ, or None without envelopes.
+        lipschitz: L.
     """
 
     def __init__(
@@ -43,6 +52,9 @@ class Target:
         prior: Prior,
         smoothing: float | None = None,
         noise_weight: Tensor | None = None,
+        *,
+        point: Tensor | None = None,
+        bend: float | None = None,
     ):
         operator = problem.operator
         self.y, self.problem, self.noise_weight = y, problem, noise_weight
@@ -61,11 +73,14 @@ class Target:
             assert isinstance(operator, LinearOperator) and self._weight is not None
             self._backprojected = operator.adjoint(self._weight * y)
             self._modes = _normal_modes(operator, self._weight, flat)
-        bend = self._likelihood_norm(flat) + sum(_norm(part.hessian(flat).matvec, flat) for part in self.smooth)
+        if bend is None:
+            images = [flat] if point is None else [flat, point]
+            bend = self._likelihood_norm(flat)
+            bend += sum(max(_norm(part.hessian(at).matvec, flat) for at in images) for part in self.smooth)
         if not (math.isfinite(bend) and bend > 0):
             raise InputError(f"Langevin expects a curved likelihood, got a curvature of {bend:g}; check the operator")
+        self.bend = bend
         self.smoothing = None if not self.enveloped else (1.0 / bend if smoothing is None else smoothing)
-        #: Lipschitz constant L of the gradient
         self.lipschitz = bend + (len(self.enveloped) / self.smoothing if self.smoothing is not None else 0.0)
 
     @property
@@ -74,6 +89,22 @@ class Target:
         if self.noise_weight is not None:
             return "gaussian, with the variance at the predicted mean"
         return "gaussian" if self.problem.noise.gaussian else "exact"
+
+    @property
+    def prior_words(self) -> str:
+        """What the prior is, for the diagnostics."""
+        levels = [score.sigma for score, _ in self._scores]
+        return f"smoothed by white noise of {' and '.join(f'{s:.3g}' for s in levels)}" if levels else "as it stands"
+
+    @property
+    def tempered(self) -> bool:
+        """Whether the law that a denoiser knows was raised to a power."""
+        return any(power != 1.0 for _, power in self._scores)
+
+    @property
+    def _scores(self) -> list[tuple[Score, float]]:
+        bare = [(part.prior, part.factor) if isinstance(part, Scaled) else (part, 1.0) for part in self.smooth]
+        return [(part, power) for part, power in bare if isinstance(part, Score)]
 
     def gradient(self, x: Tensor) -> Tensor:
         """∇U of images `(*batch, *image_shape)`."""
@@ -86,12 +117,14 @@ class Target:
         return total
 
     def energy(self, x: Tensor) -> Tensor:
-        """U of each image, up to a constant: batch shape."""
+        """U of each image, up to a constant: batch shape; of the likelihood alone where the prior's is not known."""
         if self._quadratic and self._weight is not None:
             residual = self.y - self.problem.operator(x)
             total = 0.5 * (self._weight * squared(residual)).sum(self.data_axes)
         else:
             total = -self.problem.log_likelihood(x, self.y)
+        if not all(part.valued for part in self.smooth):
+            return total
         for part in self.smooth:
             total = total + part.value(x)
         for part in self.enveloped:

@@ -8,8 +8,9 @@ from .jacobian import Jacobian
 from .mixture import GaussianMixture
 from .moments import directional_moments
 from .nonlocal_means import NonLocalMeans
-from .positivity import Positivity
+from .positivity import Box, Positivity
 from .ridge import Ridge
+from .score import Score
 from .shipped import available, load
 from .sparsity import L1, WaveletL1
 from .tgv import TotalGeneralizedVariation
@@ -17,6 +18,7 @@ from .tikhonov import Tikhonov
 from .total_variation import TotalVariation
 
 __all__ = [
+    "Box",
     "Jacobian",
     "Denoiser",
     "Denoises",
@@ -30,6 +32,7 @@ __all__ = [
     "Positivity",
     "Prior",
     "Ridge",
+    "Score",
     "Term",
     "Tikhonov",
     "TotalGeneralizedVariation",

@@ -109,6 +109,11 @@ class Prior:
         """Whether `prox` exists."""
         return True
 
+    @property
+    def valued(self) -> bool:
+        """Whether `value` exists."""
+        return True
+
     def value(self, x: Tensor) -> Tensor:
         """The energy of each image: batch shape."""
         raise NotImplementedError(f"{type(self).__name__} must define value")
@@ -194,6 +199,10 @@ class Sum(Prior):
     def proximable(self) -> bool:
         return len(self.priors) == 1 and self.priors[0].proximable
 
+    @property
+    def valued(self) -> bool:
+        return all(prior.valued for prior in self.priors)
+
     def value(self, x: Tensor) -> Tensor:
         return torch.stack([prior.value(x) for prior in self.priors]).sum(0)
 
@@ -250,6 +259,10 @@ class Scaled(Prior):
     @property
     def proximable(self) -> bool:
         return self.prior.proximable
+
+    @property
+    def valued(self) -> bool:
+        return self.prior.valued
 
     def value(self, x: Tensor) -> Tensor:
         return self.factor * self.prior.value(x)

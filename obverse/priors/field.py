@@ -175,6 +175,10 @@ class GaussianField(Prior):
         mean = torch.as_tensor(self.mean, dtype=modes.dtype, device=modes.device)
         return mean + self._filtered(torch.stack(white).to(modes.device), modes.sqrt())
 
+    def smoothed(self, sigma: float) -> "GaussianField":
+        """The field of x + σε: S + σ², the law whose score denoising at level σ gives."""
+        return GaussianField(self.spectrum + sigma**2, self.image_shape, self.mean)
+
     def covariance_matvec(self, v: Tensor) -> Tensor:
         """Covariance times images `(*batch, *image_shape)`."""
         return self._filtered(self._checked(v), self.modes(v.dtype, v.device))
