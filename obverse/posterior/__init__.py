@@ -1,5 +1,6 @@
 """What is known after the data: mean, covariance, samples, what they claim to be and how well they hold."""
 
+from .aleatoric import SumCovariance, with_aleatoric
 from .calibration import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
 from .covariance import Components, Covariance
 from .density import Density, DirectionalMoments
@@ -11,12 +12,19 @@ from .posterior import TARGETS, Posterior
 from .precision import PrecisionCovariance
 from .preconditioner import circulant_preconditioner
 from .product import ProductCovariance
+from .range_space import RangeSpaceErrors, range_space_errors
+from .spread import spread_covariance
 from .stationary import StationaryCovariance
 from .streaming import StreamingMoments
 from .updated import UpdatedCovariance
 
 __all__ = [
     "UpdatedCovariance",
+    "RangeSpaceErrors",
+    "SumCovariance",
+    "range_space_errors",
+    "spread_covariance",
+    "with_aleatoric",
     "ProductCovariance",
     "TARGETS",
     "Components",

@@ -9,6 +9,7 @@ from obverse.posterior import (
     PrecisionCovariance,
     ProductCovariance,
     StationaryCovariance,
+    SumCovariance,
     UpdatedCovariance,
 )
 from obverse.posterior.covariance import Covariance
@@ -141,6 +142,7 @@ def cases(dtype: torch.dtype = torch.float64) -> dict[str, tuple[Covariance, tor
     flat = offsets.reshape(2, n)
     between = 0.25 * torch.outer(flat[0], flat[0]) + 0.75 * torch.outer(flat[1], flat[1])
     built["mixture"] = mixture, 0.25 * positive(n) + 0.75 * dense_low_rank + between
+    built["sum"] = SumCovariance([from_dense(positive(n), SHAPE, dtype), low_rank]), positive(n) + dense_low_rank
     return built
 
 
