@@ -12,13 +12,20 @@ from .checks import (
     rank_histogram,
     tarp,
 )
+from .scores import ProperScore, crps, energy_score, interval_score, joint_log_score, log_score
 
 __all__ = [
     "Coverage",
     "Histogram",
+    "ProperScore",
     "Scores",
     "Uniformity",
     "coverage",
+    "crps",
+    "energy_score",
+    "interval_score",
+    "joint_log_score",
+    "log_score",
     "mahalanobis",
     "pc_scores",
     "pit",

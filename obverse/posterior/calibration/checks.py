@@ -22,7 +22,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..covariance import streams
 from ..posterior import Posterior
-from .pairs import Functional, checked, floats, weights_of
+from .pairs import Functional, checked, floats, projected, weights_of
 
 __all__ = ["Coverage", "Histogram", "Scores", "Uniformity"]
 __all__ += ["coverage", "mahalanobis", "pc_scores", "pit", "rank_histogram", "tarp"]
@@ -34,7 +34,7 @@ class Coverage:
 
     Args:
         levels: nominal probabilities.
-        observed: fractions over pixels and images, or over images for a functional.
+        observed: fractions over pixels (or functionals) and images.
         standard_errors: of `observed`, counting images.
         p_values: two-sided, of observed = level.
         count: number of images.
@@ -115,27 +115,34 @@ def coverage(
         posteriors: one per truth; a generator will do.
         truths: images `image_shape`.
         levels: probabilities between 0 and 1.
-        functional: weights of ⟨w, x⟩, or `posterior → weights`; None for all pixels.
+        functional: weights `(*batch, *image_shape)` of ⟨w, x⟩, a boolean mask of a region, or `posterior → weights`;
+            None for all pixels.
     """
-    rows = []
+    rows, count = [], 1
     for posterior, truth in checked(posteriors, truths):
         weights = weights_of(functional, posterior)
-        value = truth if weights is None else (weights * truth).sum()
+        value = projected(truth, weights, posterior)
+        count = value.numel()
         ends = [posterior.interval(weights, level) for level in levels]
         rows.append([float(((value >= low) & (value <= high)).double().mean()) for low, high in ends])
     inside = np.asarray(rows)
-    count = len(inside)
-    observed = inside.mean(0)
-    nominal = np.asarray(levels, dtype=float)
-    if functional is None:
-        errors = inside.std(0, ddof=1) / math.sqrt(count)
-        scores = np.abs(observed - nominal) / np.maximum(errors, 1e-12)
-        p_values = [2 * float(scipy.stats.t.sf(score, count - 1)) for score in scores]
+    if count > 1:
+        columns = [fraction_test(column, level) for column, level in zip(inside.T, levels)]
+        observed, errors, p_values = zip(*columns)
     else:
-        errors = np.sqrt(nominal * (1 - nominal) / count)
-        hits = np.rint(observed * count).astype(int)
-        p_values = [float(scipy.stats.binomtest(int(k), count, p).pvalue) for k, p in zip(hits, nominal)]
-    return Coverage(tuple(levels), floats(observed), floats(errors), floats(p_values), count)
+        nominal = np.asarray(levels, dtype=float)
+        observed, errors = inside.mean(0), np.sqrt(nominal * (1 - nominal) / len(inside))
+        hits = inside.sum(0).astype(int)
+        p_values = [float(scipy.stats.binomtest(int(k), len(inside), p).pvalue) for k, p in zip(hits, nominal)]
+    return Coverage(tuple(levels), floats(observed), floats(errors), floats(p_values), len(inside))
+
+
+def fraction_test(fractions: np.ndarray, level: float) -> tuple[float, float, float]:
+    """Mean of one covered fraction per image, its standard error, and Student's p-value of mean = level."""
+    count = len(fractions)
+    observed, error = float(fractions.mean()), float(fractions.std(ddof=1)) / math.sqrt(count)
+    score = abs(observed - level) / max(error, 1e-12)
+    return observed, error, 2 * float(scipy.stats.t.sf(score, count - 1))
 
 
 def pit(

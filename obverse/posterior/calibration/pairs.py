@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..posterior import Posterior
 
-__all__ = ["Functional", "checked", "floats", "weights_of"]
+__all__ = ["Functional", "checked", "floats", "projected", "weights_of"]
 
 Functional = Tensor | Callable[[Posterior], Tensor] | None
-"""Weights of ⟨w, x⟩, or `posterior → weights`; None for every pixel, or for what the function says."""
+"""Weights `(*batch, *image_shape)` of ⟨w, x⟩, or a boolean mask for the mean over a region, or `posterior → weights`;
+None for every pixel, or for what the function says."""
 
 
 def checked(
@@ -35,8 +37,21 @@ def checked(
 
 
 def weights_of(functional: Functional, posterior: Posterior) -> Tensor | None:
-    """The weights of one posterior's functional."""
-    return functional(posterior) if callable(functional) else functional
+    """The weights of one posterior's functional, in its precision; those of a mask take the mean over the region."""
+    weights = functional(posterior) if callable(functional) else functional
+    if weights is None or weights.dtype != torch.bool:
+        return None if weights is None else weights.to(posterior.mean)
+    axes = tuple(range(-posterior.mean.ndim, 0))
+    return weights.to(posterior.mean) / weights.sum(axes, keepdim=True).clamp_min(1)
+
+
+def projected(images: Tensor, weights: Tensor | None, posterior: Posterior) -> Tensor:
+    """⟨w, x⟩ of images `(*images, *image_shape)`, `(*images, *batch)`; the images themselves without weights."""
+    if weights is None:
+        return images
+    axes = posterior.mean.ndim
+    flat = images.to(weights).flatten(images.ndim - axes) @ weights.reshape(-1, posterior.mean.numel()).mT
+    return flat.reshape((*images.shape[: images.ndim - axes], *weights.shape[: weights.ndim - axes]))
 
 
 def floats(values: Iterable[float]) -> tuple[float, ...]:

@@ -10,17 +10,12 @@ import torch
 from obverse.errors import InputError
 from obverse.posterior import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
 from obverse.posterior.calibration import Uniformity
-from tests.posterior.cases import gaussian_pairs, normal, seeded
+from tests.posterior.calibration.cases import permuted
+from tests.posterior.cases import gaussian_pairs, normal
 
 COUNT = 400
 # One threshold for both: what rejects the wrong covariance must accept the right one.
 LEVEL = 1e-3
-
-
-def permuted(matrix: torch.Tensor) -> torch.Tensor:
-    """The right eigenvalues on the wrong eigenvectors: same trace, same determinant."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values[torch.randperm(len(values), generator=seeded(1))]) @ vectors.mT
 
 
 SPOILT = {
@@ -144,3 +139,19 @@ def test_unusable_input_is_refused():
         rank_histogram(posteriors, truths, draws=30)
     with pytest.raises(ValueError):
         coverage(posteriors[:3], truths[:2])
+
+
+def test_functionals_come_in_batches_and_as_masks():
+    posteriors, truths = pairs()
+    three = coverage(posteriors, truths, functional=lambda p: p.components(3).directions)
+    assert min(three.p_values) > LEVEL and three.standard_errors[2] < (0.09 / COUNT) ** 0.5
+    halved, _ = pairs("halved")
+    assert min(coverage(halved, truths, functional=lambda p: p.components(3).directions).p_values) < LEVEL
+    mask = torch.zeros(1, 5, 4, dtype=torch.bool)
+    mask[0, 1:3] = True
+    by_mask = coverage(posteriors, truths, functional=mask)
+    assert by_mask == coverage(posteriors, truths, functional=mask.double() / 8)
+    assert min(by_mask.p_values) > LEVEL
+    broken = torch.full((1, 5, 4), float("nan")).double()
+    with pytest.raises(InputError, match="NaN"):
+        coverage(posteriors[:2], [truths[0], broken])
