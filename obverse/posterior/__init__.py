@@ -1,7 +1,30 @@
 """What is known after the data: mean, covariance, samples, what they claim to be and how well they hold."""
 
 from .aleatoric import SumCovariance, with_aleatoric
-from .calibration import coverage, mahalanobis, pc_scores, pit, rank_histogram, tarp
+from .calibration import (
+    Calibration,
+    PrincipalRegions,
+    Strata,
+    conditional_coverage,
+    conformal_risk_control,
+    coverage,
+    coverage_by_error,
+    crps,
+    energy_score,
+    interval_score,
+    joint_log_score,
+    log_score,
+    mahalanobis,
+    pc_scores,
+    pit,
+    principal_regions,
+    rank_histogram,
+    risk_controlling,
+    seen_share,
+    shortest_intervals,
+    split_conformal,
+    tarp,
+)
 from .covariance import Components, Covariance
 from .density import Density, DirectionalMoments
 from .diagnostics import effective_samples, region_errors, rhat, standard_error
@@ -38,6 +61,22 @@ __all__ = [
     "PrecisionCovariance",
     "StationaryCovariance",
     "StreamingMoments",
+    "Calibration",
+    "PrincipalRegions",
+    "Strata",
+    "conditional_coverage",
+    "conformal_risk_control",
+    "coverage_by_error",
+    "crps",
+    "energy_score",
+    "interval_score",
+    "joint_log_score",
+    "log_score",
+    "principal_regions",
+    "risk_controlling",
+    "seen_share",
+    "shortest_intervals",
+    "split_conformal",
     "circulant_preconditioner",
     "combine",
     "coverage",
