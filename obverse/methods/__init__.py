@@ -4,7 +4,9 @@ from .base import Callback
 from .conditional_vae import ConditionalVAE
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
+from .ensemble import Ensemble
 from .equilibrium import Equilibrium
+from .equivariant_bootstrap import EquivariantBootstrap
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
@@ -12,6 +14,7 @@ from .local_gaussian import LocalGaussian
 from .map import MAP
 from .network import Network
 from .plug_and_play import PlugAndPlay
+from .regulariser_sampling import RegulariserSampling
 from .richardson_lucy import RichardsonLucy
 from .schedule import Schedule
 from .tweedie import Tweedie
@@ -24,12 +27,15 @@ __all__ = [
     "Callback",
     "ConditionalVAE",
     "CovarianceError",
+    "Ensemble",
     "Equilibrium",
+    "EquivariantBootstrap",
     "Gaussian",
     "Langevin",
     "Laplace",
     "Network",
     "PlugAndPlay",
+    "RegulariserSampling",
     "RichardsonLucy",
     "Schedule",
     "Unrolled",

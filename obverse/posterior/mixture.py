@@ -46,7 +46,7 @@ def combine(posteriors: Sequence[Posterior], weights: Sequence[float] | None = N
         raise InputError(f"combine expects posteriors of one image, got shapes {shapes}; crop them to the same grid")
     probabilities = _probabilities(len(members), weights)
     means = torch.stack([member.mean for member in members])
-    mean = torch.tensordot(torch.tensor(probabilities).to(means), means, 1)
+    mean = torch.tensordot(torch.tensor(probabilities, dtype=torch.float64).to(means), means, 1)
     failed = [f"member {i}: {member.status.message}" for i, member in enumerate(members) if not member.status.converged]
     message = f"Mixture of {len(members)} posteriors." if not failed else "Some members did not converge: "
     return Posterior(
@@ -77,7 +77,7 @@ class MixtureCovariance(Covariance):
 
     def _matvec(self, images: Tensor) -> Tensor:
         flat, offsets = images.reshape(len(images), -1), self.offsets.reshape(len(self.members), -1).to(images.dtype)
-        weights = torch.tensor(self.weights).to(flat)
+        weights = torch.tensor(self.weights, dtype=torch.float64).to(flat)
         between = ((flat @ offsets.mT * weights) @ offsets).reshape(images.shape)
         return between + torch.stack([w * own.matvec(images) for w, own in zip(self.weights, self.members)]).sum(0)
 

@@ -40,12 +40,18 @@ def spread_covariance(images: Tensor, centre: Tensor | None = None) -> LowRankDi
     wide = images.double()
     offsets = wide - (wide.mean(0) if centre is None else centre)
     root = offsets.reshape(len(images), -1).mT / count**0.5
-    return rooted_covariance(root, tuple(images.shape[1:]), images.dtype)
+    rounding = torch.finfo(images.dtype).eps * float(wide.norm()) / count**0.5
+    return rooted_covariance(root, tuple(images.shape[1:]), images.dtype, rounding)
 
 
-def rooted_covariance(root: Tensor, image_shape: tuple[int, ...], dtype: torch.dtype) -> LowRankDiagonal:
-    """R Rᵀ of a root `(n, K)`, with orthonormal factors; directions that are rounding of `dtype` are left out."""
+def rooted_covariance(
+    root: Tensor, image_shape: tuple[int, ...], dtype: torch.dtype, rounding: float = 0.0
+) -> LowRankDiagonal:
+    """R Rᵀ of a root `(n, K)`, with orthonormal factors.
+
+    Directions whose deviation is at most `rounding`, or the rounding of `dtype` against the largest, are left out.
+    """
     U, s, _ = torch.linalg.svd(root, full_matrices=False)
-    kept = s > s.amax() * len(s) * torch.finfo(dtype).eps
+    kept = s > (s.amax() * len(s) * torch.finfo(dtype).eps).clamp_min(rounding)
     diagonal = torch.zeros(len(root), dtype=dtype, device=root.device)
     return LowRankDiagonal(U[:, kept].to(dtype), s[kept].square().to(dtype), diagonal, image_shape)
