@@ -19,6 +19,7 @@ from .richardson_lucy import RichardsonLucy
 from .schedule import Schedule
 from .tweedie import Tweedie
 from .unrolled import Unrolled
+from .weight_sampling import WeightSampling
 
 __all__ = [
     "Tweedie",
@@ -39,5 +40,6 @@ __all__ = [
     "RichardsonLucy",
     "Schedule",
     "Unrolled",
+    "WeightSampling",
     "data_consistent",
 ]

@@ -1,6 +1,8 @@
 """Networks: plain torch modules, built from a description and stored as safetensors with a card."""
 
 from .dncnn import DnCNN
+from .dropout import Dropout
+from .gaussian_weights import GaussianWeights
 from .gradient_step import GradientStep
 from .patch_mixture import PatchMixture
 from .preconditioned import Preconditioned
@@ -11,6 +13,8 @@ from .weights import build, load, read_card, register, save
 
 __all__ = [
     "DnCNN",
+    "Dropout",
+    "GaussianWeights",
     "GradientStep",
     "PatchMixture",
     "Preconditioned",
@@ -24,4 +28,4 @@ __all__ = [
     "save",
 ]
 
-register(DnCNN, GradientStep, PatchMixture, Preconditioned, RidgeEnergy, Stages, UNet)
+register(DnCNN, Dropout, GaussianWeights, GradientStep, PatchMixture, Preconditioned, RidgeEnergy, Stages, UNet)

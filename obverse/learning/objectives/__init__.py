@@ -13,8 +13,9 @@ from .denoising import Denoising
 from .paired import Paired
 from .supervised import Supervised
 from .variational import VariationalDenoising
+from .weight_inference import WeightInference
 
-__all__ = ["OBJECTIVES", "Denoising", "Objective", "Paired", "Supervised", "VariationalDenoising", "make_objective"]
+__all__ = ["OBJECTIVES", "Denoising", "Objective", "Paired", "Supervised", "VariationalDenoising", "WeightInference", "make_objective"]
 
 
 @runtime_checkable
@@ -42,6 +43,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "Paired": Paired,
     "Supervised": Supervised,
     "VariationalDenoising": VariationalDenoising,
+    "WeightInference": WeightInference,
 }
 
 
