@@ -10,6 +10,7 @@ from .equivariant_bootstrap import EquivariantBootstrap
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
+from .linearised_laplace import LinearisedLaplace
 from .local_gaussian import LocalGaussian
 from .map import MAP
 from .network import Network
@@ -34,6 +35,7 @@ __all__ = [
     "Gaussian",
     "Langevin",
     "Laplace",
+    "LinearisedLaplace",
     "Network",
     "PlugAndPlay",
     "RegulariserSampling",
