@@ -28,6 +28,7 @@ from .result import Result, Status
 
 __all__ = ["UpdatedEigen", "updated_eigenpairs", "updated_solve"]
 
+_CREDIBLE = 0.5  # of λ, the residual up to which an eigenpair is taken before the others
 _LEAST = 0.02  # of ⟨w, w⟩_B that ⟨w, Kw⟩_B is raised to: a variance of 50 times B's
 
 
@@ -138,10 +139,13 @@ def updated_eigenpairs(
     space = _Space(guard(B, "B"), guard(M, "M"), shape)
     space.extend(pink(block, shape, generator, dtype, device))
     while True:
-        values, weights, left_out = space.ritz(max(k, block))
+        values, weights, left_out = space.ritz(2 * max(k, block))
         vectors, misses = space.pairs(values, weights)
         lengths = torch.linalg.vector_norm(vectors, dim=1)
         residuals = torch.linalg.vector_norm(misses, dim=1) / lengths
+        # Where B has negative directions, w between them and others have next to no ⟨w, w⟩_B, and so a λ of any size.
+        order = torch.argsort(residuals > _CREDIBLE * values, stable=True)
+        values, residuals, vectors, misses = (part[order] for part in (values, residuals, vectors, misses))
         worst = float(residuals[:k].max() / values[0]) if len(values) >= k else math.inf
         if callback is not None:
             callback(space.count, products, worst)
@@ -153,8 +157,9 @@ def updated_eigenpairs(
         if not (len(wanted) and space.extend(wanted)):
             space.extend(pink(min(block, room), shape, generator, dtype, device))
     lacking = k - len(values)
+    order = torch.argsort(values[:k], descending=True)
+    values, residuals, vectors = (part[order] for part in (values[:k], residuals[:k], vectors[:k]))
     # u = K w are orthogonal only as far as they have converged.
-    vectors = vectors[:k]
     if lacking > 0:
         vectors = torch.cat([vectors, pink(lacking, shape, generator, dtype, device)])
     vectors = torch.linalg.qr(vectors.mT).Q.mT
