@@ -13,7 +13,7 @@ from .checks import (
     rank_histogram,
     tarp,
 )
-from .conditional import StratifiedCoverage, conditional_coverage, coverage_by_error
+from .conditional import conditional_coverage, coverage_by_error
 from .conformal import conformal_quantile, split_conformal
 from .principal_regions import PrincipalRegion, PrincipalRegions, principal_regions
 from .risk_control import conformal_risk_control, hoeffding_bentkus, risk_controlling
@@ -30,7 +30,6 @@ __all__ = [
     "ProperScore",
     "Scores",
     "Strata",
-    "StratifiedCoverage",
     "Uniformity",
     "conditional_coverage",
     "conformal_quantile",

@@ -127,22 +127,21 @@ def coverage(
         rows.append([float(((value >= low) & (value <= high)).double().mean()) for low, high in ends])
     inside = np.asarray(rows)
     if count > 1:
-        columns = [fraction_test(column, level) for column, level in zip(inside.T, levels)]
-        observed, errors, p_values = zip(*columns)
-    else:
-        nominal = np.asarray(levels, dtype=float)
-        observed, errors = inside.mean(0), np.sqrt(nominal * (1 - nominal) / len(inside))
-        hits = inside.sum(0).astype(int)
-        p_values = [float(scipy.stats.binomtest(int(k), len(inside), p).pvalue) for k, p in zip(hits, nominal)]
-    return Coverage(tuple(levels), floats(observed), floats(errors), floats(p_values), len(inside))
+        return coverage_of_shares(inside, levels)
+    nominal = np.asarray(levels, dtype=float)
+    errors = np.sqrt(nominal * (1 - nominal) / len(inside))
+    hits = inside.sum(0).astype(int)
+    p_values = [float(scipy.stats.binomtest(int(k), len(inside), p).pvalue) for k, p in zip(hits, nominal)]
+    return Coverage(tuple(levels), floats(inside.mean(0)), floats(errors), floats(p_values), len(inside))
 
 
-def fraction_test(fractions: np.ndarray, level: float) -> tuple[float, float, float]:
-    """Mean of one covered fraction per image, its standard error, and Student's p-value of mean = level."""
-    count = len(fractions)
-    observed, error = float(fractions.mean()), float(fractions.std(ddof=1)) / math.sqrt(count)
-    score = abs(observed - level) / max(error, 1e-12)
-    return observed, error, 2 * float(scipy.stats.t.sf(score, count - 1))
+def coverage_of_shares(inside: np.ndarray, levels: Sequence[float]) -> Coverage:
+    """Coverage from the covered share of every image at every level, `(images, levels)`; p-values are Student's."""
+    count = len(inside)
+    observed, errors = inside.mean(0), inside.std(0, ddof=1) / math.sqrt(count)
+    scores = np.abs(observed - np.asarray(levels)) / np.maximum(errors, 1e-12)
+    p_values = 2 * scipy.stats.t.sf(scores, count - 1)
+    return Coverage(tuple(levels), floats(observed), floats(errors), floats(p_values), count)
 
 
 def pit(

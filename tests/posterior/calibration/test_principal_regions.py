@@ -11,7 +11,7 @@ from obverse.errors import FormatError, InputError
 from obverse.posterior.calibration import Calibration, PrincipalRegions, principal_regions
 from tests.posterior.cases import gaussian_pairs, normal
 
-COUNT = 200
+COUNT = 150
 RADII = {
     "ellipsoid": float(scipy.stats.chi2.ppf(0.9, 3) ** 0.5),
     "box": float(scipy.stats.norm.ppf((1 + 0.9 ** (1 / 3)) / 2)),

@@ -20,7 +20,7 @@ SCORES = {
     "crps": lambda p, t: crps(p, t, leading()),
     "log": lambda p, t: log_score(p, t, leading()),
     "interval": lambda p, t: interval_score(p, t, functional=leading()),
-    "joint log": joint_log_score,
+    "joint log": lambda p, t: joint_log_score(p[:60], t[:60]),
 }
 
 
@@ -90,7 +90,7 @@ def test_the_energy_score_of_one_pixel_is_the_crps():
 def test_the_right_posterior_scores_best(name, spoilt):
     right, wrong = SCORES[name](*pairs()), SCORES[name](*pairs(spoilt))
     difference = np.subtract(wrong.values, right.values)
-    assert difference.mean() > 3 * difference.std() / COUNT**0.5
+    assert difference.mean() > 3 * difference.std() / len(difference) ** 0.5
 
 
 def test_the_energy_score_prefers_the_right_size():
