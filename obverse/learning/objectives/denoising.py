@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...noise.base import stream
 from ..data import Dataset, Place
+from .spectrum import spectrum_excess
 
 __all__ = ["Denoising", "flat_loss", "psnr_by_level"]
 
@@ -35,6 +36,7 @@ class Denoising:
         high: highest level of the log-uniform share, or None.
         share: of the items whose level is drawn from [sigma[1], high].
         deviation: s, standard deviation of the images.
+        spectrum: weight of `spectrum_excess`, on a quarter of a batch; for networks with a symmetric Jacobian.
     """
 
     metric = "psnr_25"
@@ -45,12 +47,16 @@ class Denoising:
         high: float | None = 4.0,
         share: float = 0.125,
         deviation: float = 0.25,
+        spectrum: float = 0.0,
     ):
         low, top = sigma
+        if not 0 <= spectrum < math.inf:
+            raise InputError(f"Denoising expects a weight spectrum of at least 0, got {spectrum}; 0.1 is usual")
         if not (0 <= low < top and 0 <= share < 1 and (high is None or high > top)):
             raise InputError(f"Denoising expects 0 <= sigma[0] < sigma[1] < high, got {low, top, high}, share {share}")
         self.low, self.top, self.deviation = low, top, deviation
         self.high, self.share = high or top, share if high else 0.0
+        self.spectrum = spectrum
 
     @property
     def sigma_range(self) -> tuple[float, float]:
@@ -72,7 +78,12 @@ class Denoising:
             sigma.append(level)
         x, z = torch.stack(clean).to(device), torch.stack(noisy).to(device)
         level = torch.tensor(sigma, device=device)
-        return flat_loss(network(z, level).float(), x, level, self.deviation)
+        value = flat_loss(network(z, level).float(), x, level, self.deviation)
+        if self.spectrum:
+            some = max(1, len(batch) // 4)
+            seed = int(torch.randint(2**62, (), generator=batch[0].generator))
+            value = value + self.spectrum * spectrum_excess(network, z[:some], level[:some], seed)
+        return value
 
     def validate(self, network: nn.Module, data: Dataset, device: torch.device) -> dict[str, float]:
         """Mean PSNR in dB (peak 1) at σ = 15, 25 and 50 of 255, with the same noise every time."""
