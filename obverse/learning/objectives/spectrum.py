@@ -1,4 +1,4 @@
-"""A penalty that keeps the eigenvalues of a denoiser's Jacobian between 0 and 1, as those of a covariance σ²J in a prior.
+"""A penalty that keeps the eigenvalues of a denoiser's Jacobian between 0 and 1, as a local Gaussian prior has them.
 
     E max(‖(2J − 1)u‖/‖u‖ − 1, 0)²,      u from a few steps of the power iteration v ← (2J − 1)v
 

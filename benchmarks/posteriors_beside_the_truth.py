@@ -1,0 +1,147 @@
+"""Claim: of the posteriors from an exact denoiser, each method's error and cost are known, and wrong ones are rejected.
+
+Priors, problems and measures are those of `local_gaussian_is_near_the_truth`, on whose cases every method that takes a
+denoiser runs: its covariance from the Jacobian, Markov chains, diffusion with each guidance, and as controls exact
+draws, the true covariance halved and doubled, its components shuffled, and its diagonal alone.
+
+    cover       pixels of draws of the exact posterior inside the intervals of 50, 80, 90 and 95 %
+    p           of 200 exact draws: their z-scores along the five components found, and the size and the law of their
+                Mahalanobis distances. Below 1e-3 the posterior is rejected, as are the covariances of few draws, whose
+                small variances are not known; for a mixture, which is no Gaussian, so is the exact covariance.
+    products    evaluations of the denoiser, products with its Jacobian included; of all draws together
+
+    python benchmarks/posteriors_beside_the_truth.py [2] [100] [576]          prints a table, writes the JSON
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import scipy
+import torch
+from local_gaussian_is_near_the_truth import NOISE, SHAPES, case, errors, linear
+from torch import Tensor
+
+import obverse as ob
+from obverse.errors import ObverseError
+
+LEVELS = {"50": 0.6745, "80": 1.2816, "90": 1.6449, "95": 1.9600}
+DRAWS, TRUTHS = 200, 200
+COLUMNS = ("captured", "values", "std", "frobenius", "mean", *(f"cover_{level}" for level in LEVELS), "p")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    chosen = [int(size) for size in sys.argv[1:]] or list(SHAPES)
+    file = Path(__file__).with_suffix(".json")
+    rows = [row for row in json.loads(file.read_text())["rows"] if row["n"] not in chosen] if file.exists() else []
+    print(
+        f"{'prior':9}{'n':>4} {'problem':12}{'method':22}" + "".join(f"{c:>10}" for c in COLUMNS) + "  products      s"
+    )
+    for size in chosen:
+        for prior in ("gaussian", "mixture", "points"):
+            for name in NOISE:
+                if size == 2 and name in ("deblurring", "tomography"):
+                    continue
+                for row in compared(prior, SHAPES[size], name):
+                    rows.append({"prior": prior, "n": size, "problem": name, **row})
+                    told(rows[-1])
+                versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": 1, "draws": DRAWS}
+                file.write_text(json.dumps({"rows": rows, **versions}, indent=1) + "\n")
+
+
+def told(row: dict) -> None:
+    head = f"{row['prior']:9}{row['n']:4} {row['problem']:12}{row['method']:22}"
+    if "refused" in row:
+        print(head + row["refused"])
+        return
+    cells = "".join(f"{row[c]:10.2e}" if c in ("values", "frobenius", "p") else f"{row[c]:10.3f}" for c in COLUMNS)
+    print(f"{head}{cells}{row['products']:10}{row['seconds']:7.1f}", flush=True)
+
+
+def compared(prior: str, shape: tuple[int, ...], name: str) -> Iterator[dict]:
+    """One row a method, on one measurement."""
+    problem = ob.Problem(linear(name, shape), ob.noise.Gaussian(NOISE[name]))
+    law, y = case(prior, shape, problem)
+    exact = law.posterior(y, problem)
+    truth = exact.mean.flatten(), exact.covariance, exact.sample(TRUTHS, seed=5).flatten(1)
+    for method, run in methods(law, problem, prior).items():
+        began = time.perf_counter()
+        try:
+            found = run(y, problem)
+        except ObverseError as error:
+            yield {"method": method, "refused": str(error)}
+            continue
+        spent = {"products": cost(found.diagnostics), "seconds": round(time.perf_counter() - began, 2)}
+        settled = {"converged": found.status.converged, "status": found.status.reason, "target": found.target}
+        yield {"method": method, **judged(found.mean.flatten(), found.covariance.dense(), truth), **spent, **settled}
+    for method, (mean, covariance) in controls(exact).items():
+        yield {"method": method, **judged(mean, covariance, truth), "products": 0, "seconds": 0.0}
+
+
+def methods(law: ob.priors.GaussianMixture, problem: ob.Problem, prior: str) -> dict[str, Callable]:
+    n, m = law.means[0].numel(), ob.methods
+    spread = float(law.covariance.diagonal().mean().sqrt())
+    schedule = m.Schedule(10 * spread, 0.01 * spread, 50)
+    common = {"rank": min(n, 32), "seed": 0}
+    table: dict[str, Callable] = {}
+    if isinstance(problem.operator, ob.operators.Identity):
+        table["Tweedie"] = m.Tweedie(law, probes=n, rank=min(5, n))
+    table["LocalGaussian"] = m.LocalGaussian(law, tolerance=1e-6, probes=n, rank=min(5, n))
+    score = ob.priors.Score(law, 0.05 * spread)
+    for kernel in ("myula", "skrock"):
+        table[f"Langevin {kernel}"] = m.Langevin(score, kernel=kernel, samples=2000, chains=4, **common)
+    table["SplitGibbs"] = m.SplitGibbs(law, samples=DRAWS // 2, chains=4, **common)
+    annealing = m.Schedule(3 * spread, 0.02 * spread, 30)
+    table["SplitGibbs annealed"] = m.SplitGibbs(law, annealing=annealing, samples=DRAWS // 2, chains=4, **common)
+    table["DecoupledAnnealing"] = m.DecoupledAnnealing(law, schedule=schedule, samples=DRAWS, **common)
+    for guidance in ("mmps", "tmpd", "pigdm", "diffpir", "ddrm", "dps"):
+        table[f"Diffusion {guidance}"] = m.Diffusion(law, guidance, schedule=schedule, samples=DRAWS, **common)
+    return table
+
+
+def controls(exact: ob.priors.GaussianMixture) -> dict[str, tuple[Tensor, Tensor]]:
+    mean, covariance = exact.mean.flatten(), exact.covariance
+    draws = exact.sample(100, seed=7).flatten(1)
+    values, vectors = torch.linalg.eigh(covariance)
+    turned = vectors.roll(len(values) // 2, 1)
+    return {
+        "exact": (mean, covariance),
+        "exact, 100 draws": (draws.mean(0), torch.cov(draws.mT)),
+        "control Σ/2": (mean, covariance / 2),
+        "control 2Σ": (mean, 2 * covariance),
+        "control shuffled": (mean, turned * values @ turned.mT),
+        "control diagonal": (mean, covariance.diagonal().diag()),
+    }
+
+
+def cost(diagnostics: dict) -> int:
+    """Evaluations and products with the Jacobian; Tweedie and the samplers count both in one figure."""
+    both = "sigma" in diagnostics and "ladder" in diagnostics
+    return int(diagnostics["evaluations"]) + (int(diagnostics["products"]) if both else 0)
+
+
+def judged(mean: Tensor, covariance: Tensor, truth: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    draws, n = truth[2], len(mean)
+    mean, covariance = mean.double(), covariance.double()
+    std = covariance.diagonal().clamp_min(0).sqrt()
+    found = errors(mean, covariance, truth)
+    found.pop("inside")
+    covers = {f"cover_{k}": float(((draws - mean).abs() <= z * std).double().mean()) for k, z in LEVELS.items()}
+    values, vectors = torch.linalg.eigh(covariance)
+    scores = ((draws - mean) @ vectors / values.clamp_min(1e-6 * values[-1]).sqrt()).square()
+    k = min(5, n)
+    tests = [two_sided(float(part.sum()), part.numel()) for part in (scores[:, -k:], scores)]
+    # A wrong shape of the right size, such as the diagonal alone, shows in how the distances scatter.
+    tests.append(float(scipy.stats.kstest(scores.sum(1).numpy(), scipy.stats.chi2(n).cdf).pvalue))
+    return {**found, **covers, "p": min(1.0, 3 * min(tests))}
+
+
+def two_sided(square: float, degrees: int) -> float:
+    return min(1.0, 2 * float(min(scipy.stats.chi2.cdf(square, degrees), scipy.stats.chi2.sf(square, degrees))))
+
+
+if __name__ == "__main__":
+    main()
