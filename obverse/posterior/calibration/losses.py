@@ -35,7 +35,7 @@ def needed_factors(posterior: Posterior, truth: Tensor, level: float, functional
         functional: weights, a mask, or `posterior → weights`; None for every pixel.
 
     Returns:
-        One factor per interval, `image_shape` or the functional's `(*batch,)`, float64.
+        One factor per interval, `image_shape` or the functional's `(*batch,)`, float64, on the CPU.
     """
     weights = weights_of(functional, posterior)
     low, high = posterior.interval(weights, level)
@@ -45,7 +45,7 @@ def needed_factors(posterior: Posterior, truth: Tensor, level: float, functional
     # An interval of draws can lie beside their mean: stretching moves it away from the truth instead of over it.
     beside = (low > centre) | (high < centre)
     factors = torch.where(reach > 0, error.abs() / reach.clamp_min(torch.finfo(torch.float64).tiny), math.inf)
-    return torch.where(error == 0, 0.0, torch.where(beside, math.inf, factors))
+    return torch.where(error == 0, 0.0, torch.where(beside, math.inf, factors)).cpu()
 
 
 def thinned(factors: Tensor | np.ndarray) -> np.ndarray:

@@ -94,7 +94,7 @@ class _Part:
 def _parts(posterior: Posterior, truth: Tensor, level: float, strata: Strata) -> list[_Part]:
     low, high = posterior.interval(None, level)
     factors = strata.split(needed_factors(posterior, truth, level), posterior)
-    widths = strata.split((high - low).double(), posterior)
+    widths = strata.split((high - low).double().cpu(), posterior)
     size = truth.numel()
     return [_Part(thinned(f), f.numel() / size, float(w.sum()) / size) for f, w in zip(factors, widths)]
 

@@ -85,14 +85,17 @@ def test_components_are_covered_together_and_pixels_in_a_share():
     )
 
 
-def test_the_finite_sample_quantile_covers_exactly():
-    """⌈20 · 0.9⌉ = 18 of 20 places: P = 0.9 for any law; the plain quantile of 19 scores covers less."""
-    scores = np.random.default_rng(0).exponential(size=(20000, 20))
-    own = [conformal_quantile(row[:19].tolist(), 0.9) for row in scores]
-    error = (0.09 / 20000) ** 0.5
-    assert (scores[:, 19] <= own).mean() == pytest.approx(0.9, abs=3.5 * error)
-    plain = np.quantile(scores[:, :19], 0.9, axis=1)
-    assert (scores[:, 19] <= plain).mean() < 0.9 - 3.5 * error
+@pytest.mark.parametrize("count, right", [(19, 18 / 20), (18, 18 / 19)])
+def test_the_finite_sample_quantile_covers_exactly(count, right):
+    """The new score is equally likely in each of n + 1 places: below the 18-th of 19 or 18 with P = 18/(n + 1)."""
+    scores = np.random.default_rng(0).exponential(size=(10000, count + 1))
+    own = [conformal_quantile(row[:count].tolist(), 0.9) for row in scores]
+    error = (right * (1 - right) / 10000) ** 0.5
+    assert (scores[:, count] <= own).mean() == pytest.approx(right, abs=3.5 * error)
+    plain = np.quantile(scores[:, :count], 0.9, axis=1)
+    assert (scores[:, count] <= plain).mean() < 0.9 - 3.5 * error
+    without = np.sort(scores[:, :count], axis=1)[:, 16]
+    assert (scores[:, count] <= without).mean() < 18 / (count + 1) - 3.5 * error, "one rank less is seen"
 
 
 def test_kept_draws_are_stretched_about_the_mean():

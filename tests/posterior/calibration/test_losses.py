@@ -59,3 +59,5 @@ def test_intervals_that_cannot_hold_the_truth_need_an_infinite_factor():
     assert float(beside.interval(level=0.9)[1][0, 0, 0]) < float(beside.mean[0, 0, 0])
     found = needed_factors(beside, torch.tensor([[[1000.0, 0.1]]]).double(), 0.9)
     assert found[0, 0, 0] == math.inf and found[0, 0, 1] < 0.2
+    # Below the mean too: at one factor the interval passes over this truth, and leaves it behind at larger ones.
+    assert needed_factors(beside, torch.tensor([[[10.0, 0.1]]]).double(), 0.9)[0, 0, 0] == math.inf
