@@ -4,6 +4,7 @@ from .base import Callback
 from .conditional_vae import ConditionalVAE
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
+from .decoupled_annealing import DecoupledAnnealing
 from .ensemble import Ensemble
 from .equilibrium import Equilibrium
 from .equivariant_bootstrap import EquivariantBootstrap
@@ -18,6 +19,7 @@ from .plug_and_play import PlugAndPlay
 from .regulariser_sampling import RegulariserSampling
 from .richardson_lucy import RichardsonLucy
 from .schedule import Schedule
+from .split_gibbs import SplitGibbs
 from .tweedie import Tweedie
 from .unrolled import Unrolled
 from .weight_sampling import WeightSampling
@@ -30,6 +32,7 @@ __all__ = [
     "ConditionalVAE",
     "CovarianceError",
     "Ensemble",
+    "DecoupledAnnealing",
     "Equilibrium",
     "EquivariantBootstrap",
     "Gaussian",
@@ -41,6 +44,7 @@ __all__ = [
     "RegulariserSampling",
     "RichardsonLucy",
     "Schedule",
+    "SplitGibbs",
     "Unrolled",
     "WeightSampling",
     "data_consistent",

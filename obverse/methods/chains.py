@@ -8,8 +8,9 @@ size ≥ `min_ess` for every one of a set of random projections, half of them sm
 References: Vehtari et al., "Rank-normalization, folding, and localization: an improved R-hat", Bayesian Analysis 2021.
 """
 
-__all__ = ["ChainState", "check_chains", "gathered", "projections_like"]
+__all__ = ["ChainState", "check_chains", "dispersed_start", "gathered", "projections_like", "run_chains"]
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +21,10 @@ from torch import Tensor
 from ..errors import InputError
 from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments, effective_samples, rhat
+from ..problem import Problem
 from ..solvers.result import Status
-from .base import described
+from .base import Callback, described, real_image
+from .target import starting_image
 
 
 @dataclass
@@ -83,6 +86,36 @@ def check_chains(settings: Any) -> None:
             raise InputError(
                 f"{type(settings).__name__} expects {name} of at least {bound}, got {getattr(settings, name)}; raise it"
             )
+
+
+def run_chains(method: Any, y: Tensor, problem: Problem, callback: Callback | None) -> Posterior:
+    """All `method.states` to the end, and the posterior of the last; the callback is told the mean energy of a draw."""
+    state = None
+    for state in method.states(y, problem):
+        if callback is not None:
+            energy = float(state.traces[-1][:, -1].mean()) if state.traces else math.nan
+            callback(state.step, method.total, energy)
+    return method.posterior(state, y, problem)
+
+
+def dispersed_start(settings: Any, y: Tensor, problem: Problem) -> tuple[Tensor, Tensor, list[torch.Generator]]:
+    """The image to start from, every chain's own start around it, and every chain's random stream.
+
+    Starts spread more widely than the posterior, so that agreement between chains means that they forgot them.
+
+    Raises:
+        InputError: `settings.start` has another shape than the images, or these are complex.
+    """
+    name = type(settings).__name__
+    zero = real_image(problem.operator, y, name)
+    if settings.start is not None and tuple(settings.start.shape) != tuple(zero.shape):
+        raise InputError(
+            f"{name} expects a start of shape {tuple(zero.shape)}, got {tuple(settings.start.shape)}; crop it"
+        )
+    image = starting_image(y, problem, zero) if settings.start is None else zero + settings.start.to(zero)
+    generators = [stream(settings.seed, i) for i in range(settings.chains)]
+    kicks = [torch.randn(zero.shape, generator=generator, dtype=zero.dtype) for generator in generators]
+    return image, image + float(image.std()) * torch.stack(kicks).to(image), generators
 
 
 def gathered(

@@ -36,15 +36,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, NumericsError
-from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments
 from ..priors.base import Prior
 from ..problem import Problem
-from .base import Callback, check_item, real_image
-from .chains import ChainState, check_chains, gathered, projections_like
+from .base import Callback, check_item
+from .chains import ChainState, check_chains, dispersed_start, gathered, projections_like, run_chains
 from .kernels import Kernel, stationary_variance
 from .plan import plan
-from .target import Target, starting_image
+from .target import Target
 
 
 @dataclass
@@ -148,13 +147,7 @@ class Langevin:
             InputError: the data or the prior do not fit.
             NumericsError: a chain diverged.
         """
-        state = None
-        for state in self.states(y, problem):
-            if callback is not None:
-                energy = float(state.traces[-1][:, -1].mean()) if state.traces else math.nan
-                callback(state.step, self.total, energy)
-        assert state is not None
-        return self.posterior(state, y, problem)
+        return run_chains(self, y, problem, callback)
 
     @property
     def warm_up(self) -> int:
@@ -241,12 +234,7 @@ class Langevin:
         return Target(y, problem, prior, self.smoothing, noise_weight, point=point, bend=bend)
 
     def _begin(self, y: Tensor, problem: Problem) -> LangevinState:
-        zero = real_image(problem.operator, y, "Langevin")
-        if self.start is not None and tuple(self.start.shape) != tuple(zero.shape):
-            raise InputError(
-                f"Langevin expects a start of shape {tuple(zero.shape)}, got {tuple(self.start.shape)}; crop it"
-            )
-        image = starting_image(y, problem, zero) if self.start is None else zero + self.start.to(zero)
+        image, x, generators = dispersed_start(self, y, problem)
         if self.likelihood == "exact" and not problem.noise.signed:
             raise InputError(
                 f"likelihood='exact' expects a law with a bounded slope, got {type(problem.noise).__name__}, which is "
@@ -254,21 +242,16 @@ class Langevin:
             )
         exact = self.likelihood == "exact" or problem.noise.gaussian
         noise_weight = None if exact else problem.weight(image)
-        generators = [stream(self.seed, i) for i in range(self.chains)]
-        # Starts spread more widely than the posterior, so that agreement between chains means that they forgot them.
-        spread = float(image.std())
-        kicks = [torch.randn(zero.shape, generator=g, dtype=zero.dtype) for g in generators]
-        x = image + spread * torch.stack(kicks).to(image)
         target = self._target(y, problem, noise_weight, x[0])
         kernel, step_size = plan(self, target, x)
         return LangevinState(
             step=0,
             x=x,
             generators=generators,
-            moments=StreamingMoments(tuple(zero.shape), self.rank, dtype=zero.dtype, device=zero.device),
+            moments=StreamingMoments(tuple(image.shape), self.rank, dtype=image.dtype, device=image.device),
             kernel=kernel,
             step_size=step_size,
             bend=target.bend,
             noise_weight=noise_weight,
-            burn_in_mean=zero,
+            burn_in_mean=torch.zeros_like(image),
         )

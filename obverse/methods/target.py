@@ -7,7 +7,7 @@ Hessians of smooth parts are taken at a constant image, where the smoothed total
 at an image where the chains are, where a network is what it was trained to be; the larger counts.
 """
 
-__all__ = ["Target", "level_image", "starting_image"]
+__all__ = ["Target", "largest_eigenvalue", "level_image", "starting_image"]
 
 import math
 from collections.abc import Callable
@@ -76,7 +76,7 @@ class Target:
         if bend is None:
             images = [flat] if point is None else [flat, point]
             bend = self._likelihood_norm(flat)
-            bend += sum(max(_norm(part.hessian(at).matvec, flat) for at in images) for part in self.smooth)
+            bend += sum(max(largest_eigenvalue(part.hessian(at).matvec, flat) for at in images) for part in self.smooth)
         if not (math.isfinite(bend) and bend > 0):
             raise InputError(f"Langevin expects a curved likelihood, got a curvature of {bend:g}; check the operator")
         self.bend = bend
@@ -163,7 +163,7 @@ class Target:
         else:
             level = level_image(self.y, self.problem, flat)
             operator, weight = self.problem.operator.linearise(level), self.problem.fisher_weight(level)
-        return _norm(lambda v: operator.gram(v, weight), flat)
+        return largest_eigenvalue(lambda v: operator.gram(v, weight), flat)
 
 
 def level_image(y: Tensor, problem: Problem, like: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def starting_image(y: Tensor, problem: Problem, like: Tensor) -> Tensor:
     level = level_image(y, problem, like)
     operator = problem.operator.linearise(level)
     weight = constant(problem.fisher_weight(level))
-    bend = _norm(lambda v: operator.gram(v, weight), like)
+    bend = largest_eigenvalue(lambda v: operator.gram(v, weight), like)
     if bend == 0:
         return level
     residual = operator.adjoint(weight * (y - problem.operator(level)))
@@ -211,7 +211,7 @@ def _normal_modes(operator: LinearOperator, weight: Tensor, like: Tensor) -> Ten
     return (weight * spectrum.abs().square()).to(like)
 
 
-def _norm(product: Callable[[Tensor], Tensor], like: Tensor, iterations: int = 60) -> float:
+def largest_eigenvalue(product: Callable[[Tensor], Tensor], like: Tensor, iterations: int = 60) -> float:
     """Largest eigenvalue of a positive product by power iteration, with a margin since it is approached from below."""
     v = torch.randn(like.shape, generator=torch.Generator().manual_seed(0), dtype=like.dtype).to(like.device)
     value = 0.0
