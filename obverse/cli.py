@@ -85,7 +85,8 @@ def reconstruct(
     psf: Psf = None,
     reference: Annotated[Path | None, Parameter(help="Image of the same field to compare with.")] = None,
     method: Annotated[
-        str | None, Parameter(help="laplace, gaussian, langevin, map, plug-and-play or richardson-lucy.")
+        str | None,
+        Parameter(help="laplace, gaussian, langevin, local-gaussian, map, plug-and-play or richardson-lucy."),
     ] = None,
     rank: Annotated[int | None, Parameter(help="Components of the covariance to keep.")] = None,
     samples: Annotated[int | None, Parameter(help="Posterior draws, for sampling methods.")] = None,

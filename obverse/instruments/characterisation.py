@@ -19,7 +19,7 @@ from . import photometry
 from .psf import confocal, gibson_lanni, prepare
 
 if TYPE_CHECKING:
-    from .microscopy import Settings
+    from .micrograph_settings import Settings
 
 _SMALLEST = 8  # pixels along each side of a picture that can be deconvolved
 _PLANE_REACH = 4.0  # λ/NA: 97 % of the light of an Airy pattern lies within
@@ -27,6 +27,7 @@ _AXIAL_REACH = 8.0  # λ/(n − √(n² − NA²)), the depth of field
 _BRIGHT = 0.999  # quantile of the picture that is scaled to one
 _LIGHT = 0.95  # of a PSF's light along an axis, within its reach: the mirrored borders need not hold its faint tails
 _LARGE = 2**18  # pixels: beyond, every product with the covariance takes a second or more
+_FEW_PROBES = 16  # of a network, whose products are dear
 _MANY_PHOTONS = 20.0  # mean photons of a pixel from which the counting law is as good as Gaussian
 _SKEWNESS = 0.2  # of a pixel's noise, up to which the same is said; 25 photons without read noise have it
 _PLATEAU = 5  # pixels of one channel at its largest value from which it may be where the camera saturated
@@ -68,7 +69,7 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         )
     _photometry(counts, h, settings, facts, warnings)
     warnings += _few_photons(facts, settings.method)
-    if settings.method == "plug-and-play" and len(letters) == 3:
+    if settings.method in ("local-gaussian", "plug-and-play") and len(letters) == 3:
         warnings.append(
             "The denoiser knows planes, not volumes: each plane of the stack was denoised by itself, and only the PSF "
             "ties them together."
@@ -82,7 +83,8 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         )
     large = counts.size > _LARGE
     facts["rank"] = (5 if large else 8) if settings.rank == "auto" else int(settings.rank)
-    facts["probes"] = (32 if large else 128) if settings.probes == "auto" else int(settings.probes)
+    probes = _FEW_PROBES if settings.method == "local-gaussian" else 32 if large else 128
+    facts["probes"] = probes if settings.probes == "auto" else int(settings.probes)
     facts["warnings"] = warnings
     return facts
 

@@ -26,129 +26,36 @@ __all__ = [
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 from torch import Tensor
 
-from .. import methods, priors
-from ..errors import InputError
 from ..io import tiff
-from ..io.record import plain
 from ..noise import Gaussian, Noise, PoissonGaussian
 from ..operators import Convolution
-from ..priors.shipped import find
 from ..priors.tiles import HALO
 from ..problem import Problem
 from ..volume import Volume
 from . import characterisation
 from .base import Footprint, Measurement
+from .micrograph_methods import NETWORK_BYTES, describe, method
+from .micrograph_settings import PRIORS, Settings, files, unused
 from .padding import good_size, pad
 from .words import explained, summary
 
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
-# Relative residuals of the image and of products with Σ: far below the noise, and within reach of single precision.
-_ACCURACY = {"tolerance": 1e-4, "covariance_tolerance": 1e-2}
 # Peak memory, from what unfinished runs of `laplace` had reached on 502×502 and 40×201×101 voxels (1.1 and 2.7 GB): the
 # estimates are 1.25 and 1.09 times these. `gaussian` at 384² took 0.62 GB, half of its estimate.
 _BYTES_PER_VALUE = 4
 _ARRAYS = {2: 120, 3: 180}  # single-precision images on the padded grid; those of Newton's method are double
 _PRODUCTS = 12  # products with Σ per component, each a vector of the basis; at least 60
 _COPIES = 3  # of that basis, while it is made orthonormal
+_GRAPH_BYTES = 60_000  # for each padded pixel, of a network with the graph of its Jacobian
 _FIXED_BYTES = 400_000_000  # Python with torch and scipy loaded
 _BATCH_BYTES = 500_000_000  # a batch of conjugate gradients
-
-# The methods that use a setting; every other setting is used by all of them.
-_USERS = {
-    "weight": ("laplace", "langevin", "map", "plug-and-play"),
-    "prior": ("plug-and-play",),
-    "smoothing": ("laplace", "langevin"),
-    "iterations": ("laplace", "gaussian", "map", "plug-and-play", "richardson-lucy"),
-    "rank": ("laplace", "gaussian", "langevin"),
-    "samples": ("langevin",),
-    "probes": ("laplace", "gaussian"),
-}
-_PRIOR = "microscopy"
-_LEARNED_WEIGHT = 0.6  # of a denoiser: chi² then comes out within 7 % of 1 on the microtubules and on simulated cells
-_NETWORK_BYTES = 400_000_000  # of a network's activations on one tile
-_OPTICS = ("numerical_aperture", "wavelength_nm", "modality", "refractive_index", "sample_index", "depth_nm")
-
-
-class Settings(BaseModel):
-    """What a user may say about a micrograph and its reconstruction; "auto" and null are found out."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    psf: Path | None = Field(None, description="TIFF of the measured point-spread function; else it is computed")
-    numerical_aperture: float | None = Field(None, gt=0, lt=2, description="NA of the objective; from the file if null")
-    wavelength_nm: float | None = Field(None, ge=100, le=5000, description="emission wavelength; from the file if null")
-    excitation_nm: float | None = Field(None, ge=100, le=5000, description="excitation wavelength, for confocal")
-    modality: Literal["widefield", "confocal"] = Field(
-        "widefield", description="widefield, or confocal (closed pinhole)"
-    )
-    refractive_index: float | None = Field(None, ge=1, lt=3, description="of the immersion medium; 1.515 if unknown")
-    sample_index: float | None = Field(None, ge=1, lt=3, description="of the sample; that of the immersion if null")
-    depth_nm: float = Field(0.0, ge=0, description="of the focal plane below the coverslip")
-    pixel_size_nm: float | None = Field(None, gt=0, description="pixel size in the plane; overrules the file")
-    z_step_nm: float | None = Field(None, gt=0, description="step between slices; overrules the file")
-    axes: str | None = Field(None, description="what the pages of a plain TIFF are, such as ZYX or CYX")
-    time: int | None = Field(None, ge=0, description="which time point of a series")
-    channel: int | None = Field(None, ge=0, description="which channel; all of them if null")
-    image: int | None = Field(None, ge=0, description="which image of an OME-TIFF with several")
-    background: float | Literal["auto"] = Field("auto", description="counts where there is no light from the object")
-    gain: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="counts per detected photon; 0 for Gaussian noise"
-    )
-    read_noise: Annotated[float, Field(ge=0)] | Literal["auto"] = Field(
-        "auto", description="standard deviation without light, in counts"
-    )
-    method: Literal["laplace", "gaussian", "langevin", "map", "plug-and-play", "richardson-lucy"] = Field(
-        "laplace",
-        description="laplace, gaussian and langevin give uncertainty; map, plug-and-play and richardson-lucy do not",
-    )
-    prior: str = Field(_PRIOR, description="denoiser of plug-and-play: a shipped one, or a file of your own weights")
-    weight: float | Literal["auto"] = Field("auto", description="of the prior, per working unit of intensity")
-    smoothing: float | Literal["auto"] = Field(
-        "auto", description="gradient that the smoothed total variation rounds off"
-    )
-    iterations: int | None = Field(None, ge=1, le=1_000_000, description="most iterations; the method's own if null")
-    rank: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = Field(
-        "auto", description="components of the uncertainty that are stored; 8, or 5 of large images"
-    )
-    samples: int = Field(1000, ge=20, le=1_000_000, description="draws of a sampler")
-    probes: Annotated[int, Field(ge=8, le=100_000)] | Literal["auto"] = Field(
-        "auto", description="products spent on marginal variances; 128, or 32 of large images"
-    )
-    padding: int | Literal["auto"] = Field(
-        "auto", description="mirrored pixels at each border; the PSF's reach if auto"
-    )
-
-
-def files(settings: Settings) -> dict[str, Path]:
-    """Input files that the settings name, by role."""
-    named = {} if settings.psf is None else {"psf": settings.psf}
-    if settings.method == "plug-and-play":
-        named["prior"] = find(settings.prior)
-    return named
-
-
-def unused(settings: Settings) -> list[str]:
-    """Settings that differ from their defaults and yet change nothing, beside the others that were made.
-
-    Example:
-        >>> unused(Settings(method="richardson-lucy", probes=64, iterations=20))
-        ['probes']
-    """
-    given = settings.model_dump(exclude_defaults=True)
-    names = [name for name, users in _USERS.items() if settings.method not in users]
-    if settings.psf is not None:
-        names += [*_OPTICS, "excitation_nm"]
-    elif settings.modality != "confocal":
-        names.append("excitation_nm")
-    return [name for name in given if name in names]
 
 
 def read(path: str | Path, settings: Settings) -> Volume:
@@ -188,10 +95,12 @@ def footprint(volume: Volume, settings: Settings, facts: Mapping[str, Any]) -> F
     growth = [good_size(n + 2 * r) / n for n, r in zip(shape, reach)]
     growth = [g if n <= 16 + 4 * r else max(g, 1.25) for g, n, r in zip(growth, shape, reach)]
     padded = float(np.prod(growth)) * _ARRAYS[len(shape)] * _BYTES_PER_VALUE
-    if settings.method == "plug-and-play":
+    if settings.method in PRIORS:
         sides = (0,) * (len(halo) - 2) + (HALO,) * 2
         halo = tuple(min(n, h + s) for n, h, s in zip(shape, halo, sides))
-        return Footprint(halo, padded, _FIXED_BYTES + _NETWORK_BYTES)
+        if settings.method == "local-gaussian":
+            return Footprint(halo, padded + float(np.prod(growth)) * _GRAPH_BYTES, _FIXED_BYTES)
+        return Footprint(halo, padded, _FIXED_BYTES + NETWORK_BYTES)
     if settings.method not in ("laplace", "gaussian"):
         return Footprint(halo, padded, _FIXED_BYTES)
     basis = _COPIES * max(60, _PRODUCTS * facts["rank"]) * _BYTES_PER_VALUE
@@ -212,43 +121,6 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
     counted = facts["gain"] > 0 or settings.method != "richardson-lucy"
     noise = None if counted else Gaussian(float(facts["read_noise"]) / scale)
     return Measurement(volume, y, problem, offset, scale, crop, tuple(facts["warnings"]), facts, noise)
-
-
-def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
-    """The method that the settings ask for, with its prior fitted to the data: `method(measurement)(y, problem)`."""
-    facts, shape = measurement.facts, tuple(measurement.y.shape)
-    weight = facts["prior"]["weight"] if settings.weight == "auto" else float(settings.weight)
-    limit: dict[str, Any] = {} if settings.iterations is None else {"max_iterations": settings.iterations}
-    variation = priors.TotalVariation(
-        smoothing=facts["prior"]["smoothing"] if settings.smoothing == "auto" else float(settings.smoothing),
-        dimensions=len(shape) - 1,
-        spacing=tuple(facts["relative_spacing"]),
-    )
-    if settings.method == "gaussian":
-        spectrum = characterisation.field(facts, shape)
-        mean = facts["mean_light"] / facts["scale"]
-        field = priors.GaussianField(torch.from_numpy(spectrum), shape, mean)
-        return methods.Gaussian(field, rank=facts["rank"], probes=facts["probes"], seed=seed, **_ACCURACY, **limit)
-    if settings.method == "laplace":
-        options = {"probes": facts["probes"], "seed": seed, **_ACCURACY, **limit}
-        return methods.Laplace(variation, weight, facts["rank"], **options)
-    if settings.method == "langevin":
-        rank, samples = facts["rank"], settings.samples
-        return methods.Langevin(prior=variation, weight=weight, samples=samples, rank=rank, seed=seed)
-    if settings.method == "map":
-        exact = dataclasses.replace(variation, smoothing=0.0)
-        return methods.MAP(prior=exact, weight=weight, positivity=True, seed=seed, **limit)
-    if settings.method == "plug-and-play":
-        low, high = facts["prior"]["range"]
-        denoiser = _denoiser(settings.prior).scaled(low, high).tiled(_NETWORK_BYTES)
-        factor = _LEARNED_WEIGHT if settings.weight == "auto" else weight
-        return methods.PlugAndPlay(denoiser, weight=factor, iterations=settings.iterations)
-    return methods.RichardsonLucy(iterations=settings.iterations or 50)
-
-
-def describe(method: Any) -> dict[str, Any]:
-    """The fields of a method, as JSON-like values for the record."""
-    return {field.name: plain(_named(getattr(method, field.name))) for field in dataclasses.fields(method)}
 
 
 def restore(array: Tensor | np.ndarray, measurement: Measurement, is_std: bool = False) -> Volume:
@@ -281,27 +153,3 @@ def _noise(y: Tensor, settings: Settings, facts: Mapping[str, Any]) -> Noise:
     # Where no photon fell into the window, there may have been one.
     variance = gain * np.maximum(smooth, gain / _SMOOTH**2) + read_noise**2
     return Gaussian(torch.from_numpy(np.sqrt(variance)))
-
-
-def _denoiser(name: str) -> priors.Denoiser:
-    denoiser = priors.load(name)
-    if not isinstance(denoiser, priors.Denoiser) or denoiser.channels != 1:
-        raise InputError(
-            f"expected a denoiser of one channel, since those of a micrograph are pictures of their own, got {name}, a "
-            f"{type(denoiser).__name__} of {denoiser.channels}; choose another prior"
-        )
-    return denoiser
-
-
-def _named(value: Any) -> Any:
-    """A prior in a few words; anything else as it is."""
-    if isinstance(value, priors.Denoiser):
-        known = ": ".join(filter(None, (value.card.get("name", "a denoiser"), value.card.get("description"))))
-        return f"{known}, for intensities from {value.low:.4g} to {value.high:.4g}"
-    if isinstance(value, priors.GaussianField):
-        variance = float(value.spectrum.mean())
-        mean = float(torch.as_tensor(value.mean).mean())
-        return f"GaussianField(fitted spectrum, variance {variance:.4g}, mean {mean:.4g})"
-    if isinstance(value, priors.TotalVariation):
-        return f"TotalVariation(smoothing={value.smoothing:.4g}, spacing={value.spacing})"
-    return value

@@ -87,7 +87,8 @@ class LocalGaussian:
             y: data of exactly the operator's `data_shape`.
             problem: a linear operator and a law of independent data; counting laws enter by their curvature at the
                 image, bounded where there is less than a count.
-            callback: told (iteration, limit, relative change) by plug-and-play.
+            callback: told (iteration, limit, relative change) by plug-and-play, then (iteration, limit, residual) by
+                every solve and search that the covariance takes.
 
         Raises:
             InputError: the data do not fit, or the operator is not linear or not on real images.
@@ -114,7 +115,7 @@ class LocalGaussian:
         try:
             slope = (x - z) / level**2 - point.data.gradient(x)
             limits = {"tolerance": self.tolerance, "max_iterations": self.max_iterations}
-            step, bent = updated_solve(B, M, slope[None], **limits)
+            step, bent = updated_solve(B, M, slope[None], **limits, callback=callback)
             mean = x + step.x[0]
             covariance = UpdatedCovariance(
                 B,
@@ -126,8 +127,10 @@ class LocalGaussian:
                 dtype=zero.dtype,
                 device=zero.device,
             )
+            covariance.callback = callback
             marginals = {f"marginals_{key}": value for key, value in covariance.diagonal_report().items()}
             covariance.components(min(self.rank, covariance.size))
+            covariance.callback = None  # what is asked of it later is not this method's progress
         except NumericsError as error:
             raise CovarianceError(error, played) from error
         moved = float((mean - played.image).norm() / played.image.norm().clamp_min(1e-30))

@@ -86,13 +86,18 @@ class TileSpectrum:
         self._sum = torch.zeros(self.tile, dtype=torch.float64)
         self._images, self._tiles, self.pixels = 0, 0, 0
 
-    def add(self, images: Tensor) -> None:
-        """Take in zero-mean images `(n, C, *grid)`."""
+    def add(self, images: Tensor, signs: Tensor | None = None) -> None:
+        """Take in zero-mean images `(n, C, *grid)`, or products C z with white `signs` z of the same shape.
+
+        F w (Cz) · conj F w z has the mean of |F w d|² over draws d of covariance C, where C cannot be drawn from.
+        """
         flat = images.detach().reshape(-1, *self.grid).to(self._sum)
+        other = flat if signs is None else signs.detach().reshape(-1, *self.grid).to(self._sum)
         starts = [_starts(m, t) for m, t in zip(self.grid, self.tile)]
         for corner in itertools.product(*starts):
-            part = flat[(..., *(slice(c, c + t) for c, t in zip(corner, self.tile)))] * self._window
-            self._sum = self._sum + torch.fft.fftn(part, dim=self._axes).abs().square().sum(0)
+            cut = (..., *(slice(c, c + t) for c, t in zip(corner, self.tile)))
+            part, with_it = (torch.fft.fftn(f[cut] * self._window, dim=self._axes) for f in (flat, other))
+            self._sum = self._sum + (part * with_it.conj()).real.sum(0)
             self._tiles += len(flat)
         self._images += len(images)
         self.pixels += flat.numel()

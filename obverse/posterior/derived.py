@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 from .covariance import Components, Covariance, check_map
 from .low_rank import LowRankDiagonal
+from .product import ProductCovariance
 
 __all__ = ["ModulatedCovariance", "RestrictedCovariance", "ScaledCovariance"]
 
@@ -122,6 +123,12 @@ class RestrictedCovariance(Covariance):
 
     def diagonal(self) -> Tensor:
         return self.base.diagonal()[self.slices]
+
+    def compact(self, rank: int | None = None, *, seed: int = 0) -> LowRankDiagonal:
+        """Where products are dear, the crop of the compact form: its factors are those of the whole, cropped."""
+        if isinstance(self.base, ProductCovariance):
+            return self.base.compact(rank, seed=seed).restricted(self.slices)
+        return super().compact(rank, seed=seed)
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor | None:
         draws = self.base.sample(n, generator)

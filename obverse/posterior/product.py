@@ -5,10 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .correlation import TileSpectrum
 from .covariance import Components, Covariance
 from .probing import Probed, probe_diagonal
 
 __all__ = ["ProductCovariance"]
+
+# Products for the correlation of neighbours, which pixels average: as many as give so many pixels, within limits.
+_PIXELS, _SIGNS = 2**17, (4, 32)
 
 
 class ProductCovariance(Covariance):
@@ -61,6 +65,19 @@ class ProductCovariance(Covariance):
     def standard_error(self) -> Tensor:
         """Standard error of each entry of `diagonal()`; zero where it is exact."""
         return self._probe().standard_error
+
+    def _left(self, U: Tensor, eigenvalues: Tensor, whiten: Tensor, seed: int) -> tuple[Tensor, float]:
+        """From products with random signs: there need not be draws."""
+        tiles, generator = TileSpectrum(self.image_shape[1:]), torch.Generator().manual_seed(seed)
+        count = min(max(_PIXELS // self.size, _SIGNS[0]), _SIGNS[1])
+        signs = torch.randint(0, 2, (count, self.size), generator=generator).to(U) * 2 - 1
+        inner = whiten * signs
+        inner = inner - (inner @ U) @ U.mT
+        outer = self._matvec(inner.reshape(-1, *self.image_shape)).reshape(len(signs), -1).to(U)
+        outer = whiten * (outer - (outer @ U) @ U.mT)
+        shape = (len(signs), *self.image_shape)
+        tiles.add(outer.reshape(shape), signs.reshape(shape))
+        return tiles.mean, tiles.error
 
     def diagonal_report(self) -> dict[str, object]:
         """How the diagonal was found: `kind`, `products`, relative `standard_error`, and pixels raised to the floor."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..solvers.algebra import Callback
 from ..solvers.update import UpdatedEigen, updated_eigenpairs, updated_solve
 from .covariance import Components, solved
 from .product import ProductCovariance
@@ -30,6 +31,7 @@ class UpdatedCovariance(ProductCovariance):
 
     Attributes:
         truncated: vectors whose solve ended at negative curvature so far, of `solves`.
+        callback: told (iteration, limit, residual) of every solve and search while it is set.
     """
 
     def __init__(
@@ -48,13 +50,19 @@ class UpdatedCovariance(ProductCovariance):
         super().__init__(self._updated, image_shape, probes=probes, seed=seed, dtype=dtype, device=device)
         self.B, self.M, self.tolerance, self.max_iterations = B, M, tolerance, max_iterations
         self.solves = self.truncated = 0
+        self.callback: Callback | None = None
         self._eigen: UpdatedEigen | None = None
 
     def _updated(self, images: Tensor) -> Tensor:
         parts = []
         for part in images.split(max(1, _BATCH_NUMBERS // self.size)):
             result, truncated = updated_solve(
-                self.B, self.M, part, tolerance=self.tolerance, max_iterations=self.max_iterations
+                self.B,
+                self.M,
+                part,
+                tolerance=self.tolerance,
+                max_iterations=self.max_iterations,
+                callback=self.callback,
             )
             self.solves, self.truncated = self.solves + len(part), self.truncated + truncated
             parts.append(solved(result, self.tolerance, "the product with a covariance"))
@@ -72,6 +80,7 @@ class UpdatedCovariance(ProductCovariance):
             generator=torch.Generator().manual_seed(seed),
             dtype=self.dtype,
             device=self.device,
+            callback=self.callback,
         )
         return self._ranked(found.values.clamp_min(0), found.vectors, found.residuals)
 

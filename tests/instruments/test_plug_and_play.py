@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from obverse.errors import InputError
-from obverse.instruments import microscopy
+from obverse.instruments import micrograph_methods, microscopy
 from obverse.networks import build, save
 
 from ..conftest import cells
@@ -80,4 +80,4 @@ def test_priors_that_will_not_do_are_refused(obverse, files, weights, tmp_path):
     colour = tmp_path / "colour.safetensors"
     save(colour, build(description), {"network": description, "channels": 3})
     with pytest.raises(InputError, match="one channel"):
-        microscopy._denoiser(str(colour))
+        micrograph_methods._denoiser(str(colour))

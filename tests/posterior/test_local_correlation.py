@@ -5,7 +5,14 @@ import torch
 
 from obverse.errors import FormatError, InputError
 from obverse.io.safe import read_safetensors, write_safetensors
-from obverse.posterior import LowRankDiagonal, Posterior, PrecisionCovariance, StationaryCovariance, region_errors
+from obverse.posterior import (
+    LowRankDiagonal,
+    Posterior,
+    PrecisionCovariance,
+    ProductCovariance,
+    StationaryCovariance,
+    region_errors,
+)
 from obverse.posterior.correlation import TileSpectrum, fitted_kernel
 from obverse.posterior.derived import RestrictedCovariance
 from tests.posterior.cases import DONE, kernel, normal, seeded, spectrum
@@ -186,3 +193,18 @@ def test_bad_kernels_are_refused():
     big = LowRankDiagonal(torch.zeros(6400, 0), torch.zeros(0), torch.ones(6400), (1, 80, 80), good)
     with pytest.raises(InputError, match="4096"):
         big.logdet()
+
+
+def test_products_with_random_signs_stand_in_for_draws():
+    """Where a covariance is known by its products alone, neighbours' correlations come from a few of them."""
+    shape = (1, 64, 64)
+    frequency = sum(f.square() for f in torch.meshgrid(*[torch.fft.fftfreq(64)] * 2, indexing="ij"))
+    known = StationaryCovariance(1 / (1 + 40 * frequency).square() + 0.05, shape)
+    # As of a cropped image, so that the crop of products is tested too.
+    cut = (slice(None), slice(8, 64), slice(0, 60))
+    found = ProductCovariance(known._matvec, shape, probes=16).restricted(cut).compact(4)
+    assert found.image_shape == (1, 56, 60) and found.correlation is not None
+    errors = region_errors(found, known.restricted(cut))
+    assert float(errors.square().mean().sqrt()) < 0.15
+    bare = LowRankDiagonal(found.U, found.eigenvalues, found.d, found.image_shape)
+    assert float(region_errors(bare, known.restricted(cut)).square().mean().sqrt()) > 0.4, "negative control"
