@@ -20,6 +20,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..operators.base import LinearOperator, Operator
 from ..posterior import Covariance, Posterior
+from ..priors.denoiser import Denoiser
 from ..problem import Problem
 from ..solvers.result import Status
 
@@ -110,4 +111,6 @@ def described(
 
 
 def _told(value: Any) -> Any:
+    if isinstance(value, Denoiser):
+        return f"{value.card.get('name', type(value).__name__)}, for values from {value.low:.4g} to {value.high:.4g}"
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

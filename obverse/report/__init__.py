@@ -7,5 +7,6 @@
 
 from .builder import MAX_BYTES, write
 from .figures import Figures, derive
+from .python import make
 
-__all__ = ["MAX_BYTES", "Figures", "derive", "write"]
+__all__ = ["MAX_BYTES", "Figures", "derive", "make", "write"]

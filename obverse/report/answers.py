@@ -2,6 +2,9 @@
 
 __all__ = ["components_section", "questions_section"]
 
+from html import escape
+
+from .densities import KINDS, density_plot
 from .details import number
 from .parts import Page, panel
 from .uncertainty import RECTANGLES, SLIDERS, reach
@@ -58,8 +61,8 @@ def _sliders(page: Page) -> str:
         f"<li class='component'><button type='button' aria-label='Show component {k + 1}'>{k + 1}</button>"
         f"<input type='range' min='-3' max='3' step='0.1' value='0' "
         f"aria-label='Component {k + 1}, in standard deviations'>"
-        f"<output>+0.0 std</output><span class='aside'>{number(shares[k], 2)} % of the variance; 1 std is up to "
-        f"{number(payload['peaks'][k])} {unit}</span></li>"
+        f"<output>+0.0 std</output>{_density(page, k)}<span class='aside'>{number(shares[k], 2)} % of the variance; "
+        f"1 std is up to {number(payload['peaks'][k])} {unit}{_kind(page, k)}</span></li>"
         for k in range(min(SLIDERS, kept))
     )
     more = f" The {kept} components in this page hold {number(shares[:kept].sum())} % of the total variance."
@@ -79,7 +82,62 @@ def _sliders(page: Page) -> str:
         "<button type='button' id='components-draw'>Set at random</button></div>"
         "<p class='aside'>“Set at random” gives the shown components normal random numbers; "
         "the draws above hold all of the uncertainty.</p></div></div>"
+        f"{_films(page)}"
     )
+
+
+def _density(page: Page, k: int) -> str:
+    """The curve above a slider, over the same range."""
+    density, contents = page.densities[k], page.contents
+    assert contents.directions is not None and contents.variances is not None
+    if density is None or contents.variances[k] <= 0:
+        return ""
+    return density_plot(density, contents.mean, contents.directions[k], float(contents.variances[k] ** 0.5), k + 1)
+
+
+def _kind(page: Page, k: int) -> str:
+    density = page.densities[k]
+    return "" if density is None else f"; {KINDS[density.kind]}, {escape(density.reason)}"
+
+
+def _films(page: Page) -> str:
+    """The path through the mean along the first components, each shown where it lies."""
+    steps = ["−3 std", "−2 std", "−1 std", "mean", "+1 std", "+2 std", "+3 std"]
+    names = ["change for +1 std", *steps]
+    rows = []
+    for k, (text, window) in enumerate(zip(page.looks, page.payload["windows"])):
+        pictures = "".join(
+            f"<figure><canvas class='frame' role='img' aria-label='Component {k + 1}, {name}'></canvas>"
+            f"<figcaption>{name}</figcaption></figure>"
+            for name in names
+        )
+        rows.append(
+            f"<div class='film' data-film='{k}'><p><strong>Component {k + 1}.</strong> {escape(text)} "
+            f"<strong class='gain'></strong><span class='aside'>Shown: {_place(page, window)}. "
+            "<span class='limits'></span></span></p>"
+            f"<div class='frames'>{pictures}</div></div>"
+        )
+    if not rows:
+        return ""
+    return (
+        "<h3>The path along the first components</h3><p>From −3 to +3 standard deviations through the mean, in the "
+        "place where most of the component lies. Pictures between −2 and +2 are likely; the sentence says what the "
+        f"component does there, as far as a test on its numbers can tell.</p>{''.join(rows)}"
+    )
+
+
+def _place(page: Page, window: dict[str, int]) -> str:
+    """The window in pixels of the original picture."""
+    f, full = page.payload["factors"], page.payload["full"]
+
+    def ends(axis: str, size: str) -> str:
+        first, last = window[axis] * f[axis], (window[axis] + window[size]) * f[axis] - 1
+        return f"{axis} {first}–{min(last, full[axis] - 1)}"
+
+    parts = [ends("x", "width"), ends("y", "height")]
+    parts += [f"z {window['z'] * f['z']}"] if full["z"] > 1 else []
+    parts += [f"channel {window['c']}"] if page.payload["shape"][0] > 1 else []
+    return ", ".join(parts)
 
 
 def _rest(page: Page) -> str:

@@ -17,12 +17,14 @@ import numpy as np
 from ..errors import NumericsError
 from ..io.safe import atomic_write
 from .contents import Contents, read
+from .densities import marginals
 from .figures import Figures, compare, derive
-from .packing import Plan, block_mean, block_sizes, make_plan, quantise
+from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
 from .page import render
 from .parts import Page
-from .uncertainty import DRAWS, pack, region_error
-from .words import alarms
+from .uncertainty import DRAWS, SLIDERS, pack, region_error
+from .windows import FILMED, find_window, looks
+from .words import alarms, doubts
 
 MAX_BYTES = 10_000_000
 
@@ -51,9 +53,9 @@ def write(folder: str | os.PathLike[str]) -> Path:
     figures = derive(
         contents.mean,
         contents.std,
-        contents.array("data"),
-        contents.array("prediction"),
-        contents.array("noise_std"),
+        contents.measured("data"),
+        contents.measured("prediction"),
+        contents.measured("noise_std"),
         contents.array("reference"),
     )
     disagreements = compare(contents.run["figures"], figures.values)
@@ -78,7 +80,8 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
         "std": (None if contents.std is None else np.square(contents.std, dtype=np.float64), 16, None),
         "data": (contents.array("data"), 16, None),
         "reference": (contents.array("reference"), 16, None),
-        "residual": (figures.residual, 8, (-8.0, 8.0)),
+        "backprojection": (contents.array("backprojection"), 16, None),
+        "residual": (None if contents.elsewhere else figures.residual, 8, (-8.0, 8.0)),
         "data_share": (contents.array("data_share"), 8, (0.0, 1.0)),
     }
     value_bytes = sum(bits // 8 for array, bits, _ in shown.values() if array is not None)
@@ -92,7 +95,8 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
             # The mean of variances, not of standard deviations: the root mean square is what a pixel of a block has.
             arrays[name] = quantise(np.sqrt(small) if name == "std" else small, bits, limits)
     payload = _geometry(contents, plan)
-    warnings = [*contents.warnings, *alarms(figures.values, figures.whiteness)]
+    told = {**contents.run["diagnostics"], **(contents.diagnostics or {})}
+    warnings = [*contents.warnings, *alarms(figures.values, figures.whiteness), *doubts(told)]
     error = None
     share = float(contents.shares()[: plan.components].sum())
     if contents.posterior is not None:
@@ -111,10 +115,29 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
                 f"holds a coarser form of the posterior ({plan.components} components"
                 f"{', block means' if plan.reduced else ''}); use Posterior.load(...).interval(region) for exact ones."
             )
+    densities, sentences = _components(contents, plan, payload, arrays)
     payload["arrays"] = arrays
     if figures.whiteness is not None:
         payload["autocorrelation"] = quantise(figures.whiteness.correlation, 8, (-0.2, 0.2))
-    return Page(contents, figures, plan, payload, tuple(disagreements), tuple(warnings), error, share)
+    return Page(
+        contents, figures, plan, payload, tuple(disagreements), tuple(warnings), error, share, densities, sentences
+    )
+
+
+def _components(contents: Contents, plan: Plan, payload: dict[str, Any], arrays: dict) -> tuple[tuple, tuple[str, ...]]:
+    """The density along each component with a slider, and what the first ones do where they lie."""
+    if contents.posterior is None or contents.directions is None:
+        return (), ()
+    densities = marginals(contents.posterior, contents.directions[: min(SLIDERS, plan.components)])
+    shape = payload["shape"]
+    mean = dequantise(arrays["mean"]).reshape(shape)
+    told = []
+    for packed in payload["directions"][:FILMED]:
+        direction = dequantise(packed).reshape(shape)
+        window = find_window(direction)
+        payload["windows"].append(window.facts())
+        told.append(looks(window.cut(direction), window.cut(mean)))
+    return tuple(densities), tuple(told)
 
 
 def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
@@ -152,6 +175,7 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
         "variances": [],
         "excess": [],
         "directions": [],
+        "windows": [],
         "peaks": [],
         "draws": [],
     }
@@ -168,6 +192,16 @@ def _sources() -> tuple[str, str, str]:
     def text(name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
 
-    names = ("arrays.js", "colour.js", "uncertainty.js", "panel.js", "app.js", "controls.js", "draws.js", "start.js")
+    names = (
+        "arrays.js",
+        "colour.js",
+        "uncertainty.js",
+        "panel.js",
+        "app.js",
+        "controls.js",
+        "draws.js",
+        "film.js",
+        "start.js",
+    )
     script = '"use strict";\n(() => {\n' + "\n".join(text(name) for name in names) + "})();\n"
     return text("template.html"), text("style.css"), script

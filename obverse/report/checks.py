@@ -26,8 +26,8 @@ def share_section(contents: Contents) -> str:
     )
 
 
-def residual_section(figures: Figures) -> str:
-    """Whitened residual, its histogram and autocorrelation, and what they say in words."""
+def residual_section(figures: Figures, shown: bool = True) -> str:
+    """Whitened residual (`shown` if it has the image's grid), its histogram and autocorrelation, and words on them."""
     if figures.residual is None or figures.whiteness is None or figures.histogram is None:
         return (
             "<section id='residual'><h2>Does the model explain the data?</h2><p class='absent'>Data, prediction or "
@@ -40,11 +40,12 @@ def residual_section(figures: Figures) -> str:
     if "coverage" in values:
         words.append(coverage_words(values["coverage"]))
     text = "".join(f"<p>{escape(sentence)}</p>" for sentence in words)
+    picture = panel("residual", "Whitened residual", "σ", "right to ±0.03 σ, clipped at ±8 σ") if shown else ""
     return (
         "<section id='residual'><h2>Does the model explain the data?</h2>"
         "<p>What is left when the picture is sent through the instrument's model and taken from the data, divided by "
         "the noise level. If the model is right, it looks like pure noise: no edges, no outline of the specimen.</p>"
-        f"<div class='panels'>{panel('residual', 'Whitened residual', 'σ', 'right to ±0.03 σ, clipped at ±8 σ')}"
+        f"<div class='panels'>{picture}"
         f"<figure><figcaption>Histogram</figcaption>{histogram_plot(*figures.histogram)}</figure>"
         f"<figure><figcaption>Autocorrelation</figcaption>{autocorrelation_plot(figures.whiteness)}"
         "<div class='inset'><canvas id='autocorrelation' role='img' aria-label='Autocorrelation over x and y'></canvas>"

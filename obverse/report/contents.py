@@ -17,7 +17,7 @@ from ..errors import FormatError, InputError
 from ..io.safe import read_safetensors, sha256
 
 _MEASURED = ("data", "prediction", "noise_std")
-_EXTRA = ("reference", "data_share")
+_EXTRA = ("reference", "data_share", "backprojection")
 _CURVES = ("frc_frequency", "frc_before", "frc_after")
 _LARGEST_JSON = 64 * 2**20
 
@@ -45,12 +45,18 @@ class Contents:
     target: str | None = None
     diagnostics: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray] | None = None
-    """data, prediction, noise_std, reference, data_share, frc_*: those that are stored."""
+    """data, prediction, noise_std, reference, data_share, backprojection, frc_*: those that are stored."""
+    elsewhere: dict[str, np.ndarray] | None = None
+    """data, prediction and noise_std, where they have a grid of their own, such as k-space."""
     warnings: tuple[str, ...] = ()
 
     def array(self, name: str) -> np.ndarray | None:
         """Return a stored array, or None."""
         return (self.arrays or {}).get(name)
+
+    def measured(self, name: str) -> np.ndarray | None:
+        """Return data, prediction or noise_std, on whatever grid, or None."""
+        return (self.elsewhere or self.arrays or {}).get(name)
 
     def shares(self) -> np.ndarray:
         """Share of the total variance that each stored component holds, (K,)."""
@@ -94,14 +100,15 @@ def read(folder: Path) -> Contents:
     stored = read_safetensors(measurement)[0] if measurement.is_file() else {}
     if not stored:
         warnings.append("No measurement.safetensors is stored: data and residual cannot be shown or checked.")
-    kept, found = _fitting(stored, mean.shape)
+    elsewhere = _elsewhere(stored, mean.shape)
+    kept, found = _fitting({name: array for name, array in stored.items() if name not in elsewhere}, mean.shape)
     warnings += found + _not_finite({"reconstruction": mean, "standard deviation": fields.get("std"), **kept})
     target = fields.get("target")
     if target is not None and run.get("target") not in (None, target):
         warnings.append(
             f"run.json states the target {run['target']!r}, but the stored posterior is of the kind {target!r}."
         )
-    return Contents(folder=folder, run=run, arrays=kept, warnings=tuple(warnings), **fields)
+    return Contents(folder=folder, run=run, arrays=kept, elsewhere=elsewhere, warnings=tuple(warnings), **fields)
 
 
 def _read_run(path: Path) -> dict[str, Any]:
@@ -166,10 +173,19 @@ def _fitting(stored: dict[str, np.ndarray], shape: tuple[int, ...]) -> tuple[dic
     return kept, warnings
 
 
+def _elsewhere(stored: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Data, prediction and noise level if they share a grid that is not the image's."""
+    found = {name: stored[name] for name in _MEASURED if name in stored}
+    shapes = {array.shape for array in found.values()}
+    apart = len(found) == len(_MEASURED) and len(shapes) == 1 and shape not in shapes
+    return found if apart and len(next(iter(shapes))) in (3, 4) else {}
+
+
 def _not_finite(arrays: dict[str, np.ndarray | None]) -> list[str]:
     found = []
     for name, array in arrays.items():
-        if array is not None and not np.isfinite(array).all():
+        # A noise level that is no number marks what was not measured.
+        if array is not None and name != "noise_std" and not np.isfinite(array).all():
             count = int(array.size - np.isfinite(array).sum())
             found.append(f"The stored {name} holds {count} values that are not finite (drawn in grey).")
     return found

@@ -12,6 +12,14 @@ from .contents import Contents
 
 _LONGEST = 2000
 _MOST_ROWS = 300
+_REBUILD = (
+    "Rebuild only this page from the stored files: <code>obverse report OUT</code>. In Python: "
+    "<code>obverse.Posterior.load('OUT/posterior.safetensors')</code>."
+)
+_FOOTER = (
+    "<footer>Every number on this page was derived again from the stored arrays unless it is marked as stated by the "
+    "run. The page is complete in itself: it fetches nothing and sends nothing.</footer>"
+)
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -76,17 +84,14 @@ def reproduce_section(contents: Contents) -> str:
     command = contents.run["command"]
     if not command:
         return (
-            "<section id='rerun'><h2>Run it again</h2><p class='absent'>run.json stores no command line.</p></section>"
+            "<section id='rerun'><h2>Run it again</h2><p class='absent'>run.json stores no command line.</p>"
+            f"<p>{_REBUILD}</p>{_FOOTER}</section>"
         )
     line = cell(shlex.join(str(word) for word in command))
     version = escape(str(contents.run.get("obverse", "")))
     return (
         f"<section id='rerun'><h2>Run it again</h2><p>With Obverse {version}, the inputs above and the same seed:</p>"
-        f"<pre><code>{line}</code></pre><p>Rebuild only this page from the stored files: "
-        "<code>obverse report OUT</code>. In Python: "
-        "<code>obverse.Posterior.load('OUT/posterior.safetensors')</code>.</p>"
-        "<footer>Every number on this page was derived again from the stored arrays unless it is marked as stated by "
-        "the run. The page is complete in itself: it fetches nothing and sends nothing.</footer></section>"
+        f"<pre><code>{line}</code></pre><p>{_REBUILD}</p>{_FOOTER}</section>"
     )
 
 

@@ -70,7 +70,8 @@ def derive(
     Args:
         mean: reconstruction, (C, H, W) or (C, D, H, W), in data units.
         std: its standard deviation, same shape.
-        data, prediction, noise_std: measured values, A·mean and the noise level, same units, one shape.
+        data, prediction, noise_std: measured values, A·mean and the noise level, same units, one shape; a noise level
+            that is no number marks what was not measured.
         reference: what the truth is known to be, shape of the mean.
 
     Example:
@@ -148,7 +149,13 @@ def _against(reference: np.ndarray, mean: np.ndarray, data: np.ndarray | None) -
     truth = np.asarray(reference, np.float64)
     values: dict[str, float] = {}
     for suffix, image in (("", mean), ("_before", data)):
-        if image is None or truth.std() == 0 or np.std(image) == 0 or not np.isfinite(image).all():
+        if (
+            image is None
+            or image.shape != truth.shape
+            or truth.std() == 0
+            or np.std(image) == 0
+            or not np.isfinite(image).all()
+        ):
             continue
         r = float(np.corrcoef(np.asarray(image, np.float64).reshape(-1), truth.reshape(-1))[0, 1])
         values["correlation" + suffix] = r

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import __version__
 from .answers import components_section, questions_section
+from .calibration import calibration_section
 from .checks import residual_section, resolution_section, share_section
 from .details import details_section, number, reproduce_section
 from .head import header, title, warnings_section
@@ -30,9 +31,10 @@ def render(page: Page, template: str, style: str, script: str) -> str:
             warnings_section(page),
             _pictures(page),
             components_section(page),
+            calibration_section(page.contents),
             questions_section(page),
             share_section(page.contents),
-            residual_section(page.figures),
+            residual_section(page.figures, shown=not page.contents.elsewhere),
             resolution_section(page.contents),
             details_section(page.contents),
             reproduce_section(page.contents),
@@ -66,6 +68,8 @@ def _pictures(page: Page) -> str:
     panels = []
     if contents.array("data") is not None:
         panels.append(panel("data", "Data", unit))
+    elif contents.array("backprojection") is not None:
+        panels.append(panel("backprojection", "Data, carried back to the image (Aᴴy)", "arbitrary"))
     panels.append(panel("mean", "Reconstruction" if contents.std is None else "Reconstruction (mean)", unit))
     if contents.std is not None:
         panels.append(panel("std", "Standard deviation", unit))

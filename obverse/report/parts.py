@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from ..posterior import Density
 from .contents import Contents
 from .figures import Figures
 from .packing import Plan
@@ -24,6 +25,10 @@ class Page:
     region_error: float | None
     share: float
     """Share of the variance that the components in the page hold."""
+    densities: tuple[Density | None, ...] = ()
+    """Along the components that have a slider."""
+    looks: tuple[str, ...] = ()
+    """What the first components do, in a sentence each."""
 
     @property
     def unit(self) -> str:

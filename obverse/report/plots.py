@@ -1,9 +1,10 @@
-"""Curves as inline SVG, drawn from numbers: histogram of the residual, its autocorrelation, Fourier ring correlation.
+"""Curves as inline SVG, drawn from numbers: histogram of the residual, its autocorrelation, Fourier ring correlation,
+coverage against level.
 
 Colours and fonts come from the page's style sheet (classes), so that the curves follow light, dark and print.
 """
 
-__all__ = ["Curve", "autocorrelation_plot", "frc_plot", "histogram_plot", "plot"]
+__all__ = ["Curve", "Group", "autocorrelation_plot", "coverage_plot", "frc_plot", "histogram_plot", "plot"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,19 @@ class Curve:
     style: str
     filled: bool = False
     dots: bool = False
+    errors: np.ndarray | None = None
+    """Half-widths of error bars."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """How often the intervals of one group of pixels, or of one component, held the truth."""
+
+    name: str
+    levels: list[float]
+    observed: list[float]
+    errors: list[float]
+    count: int
 
 
 def plot(
@@ -78,6 +92,12 @@ def plot(
             parts.append(f'<polygon class="{curve.style}" points="{first} {" ".join(points)} {last}"/>')
         else:
             parts.append(f'<polyline class="{curve.style}" points="{" ".join(points)}"/>')
+        if curve.errors is not None:
+            parts += [
+                f'<line class="{curve.style} bar" x1="{across(x):.1f}" x2="{across(x):.1f}" '
+                f'y1="{up(max(y - e, y0)):.1f}" y2="{up(min(y + e, y1)):.1f}"/>'
+                for x, y, e in zip(curve.x.tolist(), curve.y.tolist(), curve.errors.tolist())
+            ]
         if curve.dots:
             dots = [point.split(",") for point in points]
             parts += [f'<circle class="{curve.style}" cx="{x}" cy="{y}" r="2.6"/>' for x, y in dots]
@@ -146,6 +166,33 @@ def frc_plot(frequency: np.ndarray, before: np.ndarray | None, after: np.ndarray
         "Fourier ring correlation before and after",
         (float(frequency[0]), float(frequency[-1])),
         (-0.1, 1.05),
+    )
+
+
+def coverage_plot(groups: Sequence[Group]) -> str:
+    """Observed coverage against the level promised, each group with error bars, and the diagonal."""
+    styles = ("first", "second", "third")
+    curves = [
+        Curve(
+            np.array(g.levels),
+            np.array(g.observed),
+            g.name[:20],
+            styles[i % 3],
+            dots=True,
+            errors=2 * np.array(g.errors),
+        )
+        for i, g in enumerate(groups)
+    ]
+    diagonal = Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), "as promised", "promise")
+    low = min(min(g.levels) for g in groups)
+    low = max(0.0, min(low, *(min(g.observed) for g in groups)) - 0.08)
+    return plot(
+        [*curves, diagonal],
+        "probability promised",
+        "share that held the truth",
+        "Observed coverage of intervals against the probability that they promise, by groups",
+        (low, 1.0),
+        (low, 1.0),
     )
 
 

@@ -1,6 +1,6 @@
 """Sentences: what an uncertainty claims, what a status means, and what chi² and the residual say about the model."""
 
-__all__ = ["alarms", "chi2_words", "claims", "coverage_words", "status_words", "whiteness_words"]
+__all__ = ["alarms", "chi2_words", "claims", "coverage_words", "doubts", "status_words", "whiteness_words"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -36,6 +36,9 @@ _TARGETS = {
         "measurement and what the instrument does not pass, so the total uncertainty is larger than shown.",
     ),
 }
+
+_FEW, _ROUGH = 0.1, 0.5
+"""Share of products that ended early, and relative standard error of a pixel's variance, from which a page says so."""
 
 _LEARNED = (
     "What the data leave open was filled in by a network that has learnt from other pictures ({}). Detail of that kind "
@@ -130,6 +133,32 @@ def alarms(values: Mapping[str, float], white: Whiteness | None) -> list[str]:
     found = [] if 0.5 <= chi2 <= 1.2 else [chi2_words(chi2)]
     if white is not None and "Clear structure" in (sentence := whiteness_words(white, chi2)):
         found.append(sentence)
+    return found
+
+
+def doubts(diagnostics: Mapping[str, Any]) -> list[str]:
+    """Sentences on a covariance that its own method found in doubt.
+
+    Example:
+        >>> doubts({"truncated": 0.0, "marginals_standard_error": 0.1})
+        []
+    """
+
+    def figure(name: str) -> float:
+        value = diagnostics.get(name)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
+
+    found = []
+    if (share := figure("truncated")) > _FEW:
+        found.append(
+            f"{100 * share:.0f} % of the products with the covariance met a direction along which the denoiser stands "
+            "for no prior at all (negative curvature), and ended there: standard deviations and components are rough."
+        )
+    if (error := figure("marginals_standard_error")) > _ROUGH:
+        found.append(
+            f"The variances of single pixels are estimates with a standard error of {100 * error:.0f} %: trust their "
+            "average over a neighbourhood, and raise probes for more."
+        )
     return found
 
 

@@ -62,7 +62,7 @@ class App {
       look: () => ({ map: map || this.map, limits: limits || this.volumeLimits(name) }),
     });
     const sources = {
-      data: () => fixed(false), mean: () => fixed(false), reference: () => fixed(false),
+      data: () => fixed(false), mean: () => fixed(false), reference: () => fixed(false), backprojection: () => fixed(false),
       std: () => fixed(false, "magma"), residual: () => fixed(true, "diverging", [-4, 4]),
       data_share: () => fixed(false, "viridis", [0, 1]),
       moved: () => ({

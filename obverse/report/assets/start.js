@@ -7,6 +7,7 @@ all("figure[data-panel]").forEach((figure) => {
 wireToolbar(app);
 wireDraws(app);
 wireComponents(app);
+wireFilm(app);
 wireCorrelation(app);
 wireNeighbours(app);
 wireRegions(app);
