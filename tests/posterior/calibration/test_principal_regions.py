@@ -68,7 +68,8 @@ def test_the_number_of_components_reaches_the_share_of_energy():
         return np.mean(lost)
 
     assert outside(found.components) <= 0.25 < outside(found.components - 2)
-    assert found.count == COUNT and found.computed == 10
+    assert found.count == COUNT and found.computed == 10 and found.components < 10
+    assert covered(found, *fresh) == pytest.approx(0.9, abs=3 * (2 * 0.09 / COUNT) ** 0.5)
     assert found.left_out == pytest.approx(outside(found.components), abs=0.03)
     assert found.left_out < found.left_out_bound < found.left_out + 0.1
     with pytest.raises(InputError, match="leave out .* allow more components"):
