@@ -9,6 +9,7 @@ from .preconditioned import Preconditioned
 from .ridge import RidgeEnergy
 from .unet import UNet
 from .unrolled import Stages
+from .variational import VAE, ConditionalVAE
 from .weights import build, load, read_card, register, save
 
 __all__ = [
@@ -26,6 +27,9 @@ __all__ = [
     "read_card",
     "register",
     "save",
+    "ConditionalVAE",
+    "VAE",
 ]
 
 register(DnCNN, Dropout, GaussianWeights, GradientStep, PatchMixture, Preconditioned, RidgeEnergy, Stages, UNet)
+register(ConditionalVAE, VAE)

@@ -100,13 +100,19 @@ class StreamingMoments:
         self._check_count()
         return (self._scatter / (self.count - 1)).reshape(self.image_shape)
 
-    def covariance(self, rank: int | None = None) -> LowRankDiagonal:
+    def covariance(self, rank: int | None = None, within: Tensor | None = None) -> LowRankDiagonal:
         """The compact covariance of the draws; its diagonal is `variance` exactly.
+
+        Args:
+            rank: factors kept.
+            within: where the draws are means of laws with independent pixels, the mean of these laws' variances; the
+                sum is the covariance of their mixture, Cov E[x | z] + E Cov[x | z].
 
         Raises:
             InputError: fewer than two draws were seen, or the variance is zero everywhere.
         """
-        variance = self.variance.to(self.dtype)
+        between = self.variance
+        variance = (between if within is None else between + within.to(between)).to(self.dtype)
         if float(variance.max()) <= 0:
             raise InputError("a covariance expects draws that differ, got constant ones: the chain did not move")
         kept = self._root[:, : self.rank if rank is None else rank]

@@ -10,12 +10,24 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ..data import Dataset, Place
 from .denoising import Denoising
+from .evidence import ConditionalEvidence, Evidence
 from .paired import Paired
 from .supervised import Supervised
 from .variational import VariationalDenoising
 from .weight_inference import WeightInference
 
-__all__ = ["OBJECTIVES", "Denoising", "Objective", "Paired", "Supervised", "VariationalDenoising", "WeightInference", "make_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Denoising",
+    "Objective",
+    "Paired",
+    "Supervised",
+    "VariationalDenoising",
+    "WeightInference",
+    "make_objective",
+    "ConditionalEvidence",
+    "Evidence",
+]
 
 
 @runtime_checkable
@@ -40,6 +52,8 @@ class Objective(Protocol):
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "Denoising": Denoising,
+    "ConditionalEvidence": ConditionalEvidence,
+    "Evidence": Evidence,
     "Paired": Paired,
     "Supervised": Supervised,
     "VariationalDenoising": VariationalDenoising,
