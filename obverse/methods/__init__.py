@@ -11,6 +11,7 @@ from .equivariant_bootstrap import EquivariantBootstrap
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
+from .latent_sampling import LatentSampling
 from .linearised_laplace import LinearisedLaplace
 from .local_gaussian import LocalGaussian
 from .map import MAP
@@ -22,6 +23,7 @@ from .schedule import Schedule
 from .split_gibbs import SplitGibbs
 from .tweedie import Tweedie
 from .unrolled import Unrolled
+from .variational_latent import VariationalLatent
 from .weight_sampling import WeightSampling
 
 __all__ = [
@@ -48,4 +50,6 @@ __all__ = [
     "Unrolled",
     "WeightSampling",
     "data_consistent",
+    "LatentSampling",
+    "VariationalLatent",
 ]
