@@ -37,7 +37,7 @@ _TARGETS = {
     ),
 }
 
-_FEW, _ROUGH = 0.1, 0.5
+_FEW, _ROUGH = 0.1, 0.3
 """Share of products that ended early, and relative standard error of a pixel's variance, from which a page says so."""
 
 _LEARNED = (
