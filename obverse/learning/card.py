@@ -11,7 +11,7 @@ from .. import __version__
 from ..io.safe import sha256
 from .objectives import Objective
 from .parallel import Processes
-from .recipe import Recipe, start_file
+from .recipe import Recipe, start_files
 
 __all__ = ["make_card"]
 
@@ -34,11 +34,13 @@ def make_card(
     """
     device = processes.device.type
     settings = recipe.model_dump(mode="json")
-    start = None
-    if recipe.start is not None:  # where the file lay is nobody's business; which it was is its digest
-        file = start_file(recipe.start)
-        settings["start"] = file.name
-        start = {"name": file.name, "sha256": sha256(file)}
+    # Where a file lay is nobody's business; which it was is its digest.
+    files = {part: {"name": file.name, "sha256": sha256(file)} for part, file in start_files(recipe).items()}
+    start = files.get("", files) or None
+    if isinstance(recipe.start, dict):
+        settings["start"] = {part: file["name"] for part, file in files.items()}
+    elif start is not None:
+        settings["start"] = start["name"]
     return {
         "name": recipe.name,
         "description": recipe.description,

@@ -30,7 +30,7 @@ from .metrics import Metrics
 from .muon import Muon
 from .objectives import make_objective
 from .parallel import Processes, join, load_whole, local, shard, whole
-from .recipe import Recipe, start_file
+from .recipe import Recipe, start_files
 
 __all__ = ["learning_rate", "train"]
 
@@ -147,10 +147,10 @@ def _begin(recipe: Recipe, processes: Processes) -> Training:
     network = build(recipe.network).to(processes.device)
     if not sharded:  # FSDP wants rows in memory order
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if recipe.start is not None:
+    for part, file in start_files(recipe).items():
         try:
-            network.load_state_dict(load(start_file(recipe.start))[0].state_dict())
-        except RuntimeError as error:
+            network.get_submodule(part).load_state_dict(load(file)[0].state_dict())
+        except (AttributeError, RuntimeError) as error:
             detail = " ".join(str(error).split())[:200]
             raise InputError(
                 f"expected start to name weights of the recipe's network, got others ({detail})"

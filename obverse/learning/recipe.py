@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from ..errors import FormatError, InputError
 from ..priors.shipped import find
 
-__all__ = ["Recipe", "data_folder", "read_recipe", "start_file"]
+__all__ = ["Recipe", "data_folder", "read_recipe", "start_files"]
 
 
 class _Strict(BaseModel):
@@ -84,7 +84,10 @@ class Recipe(_Strict):
     network: dict[str, Any]
     objective: dict[str, Any]
     data: Annotated[Annotated[ImageData, Tag("images")] | Annotated[PairData, Tag("pairs")], Discriminator(_kind)]
-    start: str | None = Field(None, description="a shipped prior to start from, or a file, found as the data are")
+    start: str | dict[str, str] | None = Field(
+        None,
+        description="a shipped prior to start from, or a file, found as the data are; or one by part, such as mean",
+    )
     steps: int = Field(ge=1)
     batch: int = Field(16, ge=1, description="items a step, over all processes")
     rate: float = Field(1e-3, gt=0, description="highest learning rate")
@@ -146,8 +149,18 @@ def data_folder(path: str) -> Path:
     return Path(root) / given
 
 
-def start_file(name: str) -> Path:
-    """The weights to start from: a file ending in .safetensors, here or among the data, or a shipped prior by name."""
+def start_files(recipe: Recipe) -> dict[str, Path]:
+    """The weights to start from, by part of the network; "" is the whole of it.
+
+    Each is a file ending in .safetensors, here or among the data, or a shipped prior by name.
+    """
+    if recipe.start is None:
+        return {}
+    parts = {"": recipe.start} if isinstance(recipe.start, str) else recipe.start
+    return {part: _start_file(name) for part, name in parts.items()}
+
+
+def _start_file(name: str) -> Path:
     if not name.endswith(".safetensors"):
         return find(name)
     given = Path(name).expanduser()

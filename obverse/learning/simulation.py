@@ -3,11 +3,12 @@
     operator: {kind: Blur, motion: [1.5, 4.0], gaussian: [0.8, 2.5], size: 25}        random blurs
     operator: {kind: Blur, kernels: kernels/levin09_8.npz}                            blurs out of a file
     operator: {kind: Downsample, factor: 2}                                           any public operator
+    operator: {kind: Mask, mask: {hidden: [35, 35]}}                                  a hole amid the image
     noise: {kind: Gaussian, sigma: [0.02, 0.04]}                                      a range is drawn from
 
 A list of two numbers under `noise` is a range, drawn uniformly; an argument `{file: PATH, key: NAME}` is an array of an
-`.npy` or `.npz` file below OBVERSE_DATA. Everything random comes from the generator passed, so that an item is the same
-whoever makes it.
+`.npy` or `.npz` file below OBVERSE_DATA, and `{hidden: [ROWS, COLUMNS]}` is 0 amid the image and 1 elsewhere.
+Everything random comes from the generator passed, so that an item is the same whoever makes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,8 @@ class Simulation:
             return operators.Convolution(self.blur.draw(generator), image_shape, self.boundary or "circular")
         if image_shape not in self._fixed:
             kind = getattr(operators, self.kind)
-            self._fixed[image_shape] = _made(kind, {**self.arguments, "image_shape": image_shape})
+            arguments = {name: _sized(value, image_shape) for name, value in self.arguments.items()}
+            self._fixed[image_shape] = _made(kind, {**arguments, "image_shape": image_shape})
         return self._fixed[image_shape]
 
 
@@ -112,6 +114,18 @@ def _constant(value: Any) -> Any:
     if key not in arrays:
         raise InputError(f"expected {key} among {', '.join(arrays)} in {value['file']}; correct the recipe's key")
     return arrays[key]
+
+
+def _sized(value: Any, image_shape: Sequence[int]) -> Any:
+    """A mask of the image's size for `{hidden: [rows, columns]}`; anything else as it is."""
+    if not isinstance(value, Mapping) or "hidden" not in value:
+        return value
+    mask, hidden = torch.ones(image_shape[-2:]), [int(n) for n in value["hidden"]]
+    if len(hidden) != 2 or not all(0 < n <= size for n, size in zip(hidden, mask.shape)):
+        raise InputError(f"expected hidden rows and columns that fit an image {tuple(mask.shape)}, got {hidden}")
+    top, left = ((size - n) // 2 for n, size in zip(hidden, mask.shape))
+    mask[top : top + hidden[0], left : left + hidden[1]] = 0
+    return mask
 
 
 def _arrays(path: str) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from .base import Callback
 from .conditional_vae import ConditionalVAE
+from .component_network import ComponentNetwork
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
@@ -32,6 +33,7 @@ __all__ = [
     "MAP",
     "Callback",
     "ConditionalVAE",
+    "ComponentNetwork",
     "CovarianceError",
     "Ensemble",
     "DecoupledAnnealing",

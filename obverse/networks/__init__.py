@@ -1,5 +1,7 @@
 """Networks: plain torch modules, built from a description and stored as safetensors with a card."""
 
+from .components import ComponentPredictor
+from .direct import Direct
 from .dncnn import DnCNN
 from .dropout import Dropout
 from .gaussian_weights import GaussianWeights
@@ -13,6 +15,9 @@ from .variational import VAE, ConditionalVAE
 from .weights import build, load, read_card, register, save
 
 __all__ = [
+    "ConditionalVAE",
+    "ComponentPredictor",
+    "Direct",
     "DnCNN",
     "Dropout",
     "GaussianWeights",
@@ -22,14 +27,26 @@ __all__ = [
     "RidgeEnergy",
     "Stages",
     "UNet",
+    "VAE",
     "build",
     "load",
     "read_card",
     "register",
     "save",
-    "ConditionalVAE",
-    "VAE",
 ]
 
-register(DnCNN, Dropout, GaussianWeights, GradientStep, PatchMixture, Preconditioned, RidgeEnergy, Stages, UNet)
-register(ConditionalVAE, VAE)
+register(
+    ComponentPredictor,
+    ConditionalVAE,
+    Direct,
+    DnCNN,
+    Dropout,
+    GaussianWeights,
+    GradientStep,
+    PatchMixture,
+    Preconditioned,
+    RidgeEnergy,
+    Stages,
+    UNet,
+    VAE,
+)

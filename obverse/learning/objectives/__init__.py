@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..data import Dataset, Place
+from .components import PrincipalComponents
 from .denoising import Denoising
 from .evidence import ConditionalEvidence, Evidence
+from .likelihood import LowRankLikelihood
 from .paired import Paired
 from .supervised import Supervised
 from .variational import VariationalDenoising
@@ -18,15 +20,17 @@ from .weight_inference import WeightInference
 
 __all__ = [
     "OBJECTIVES",
+    "ConditionalEvidence",
+    "Evidence",
     "Denoising",
+    "LowRankLikelihood",
     "Objective",
     "Paired",
+    "PrincipalComponents",
     "Supervised",
     "VariationalDenoising",
     "WeightInference",
     "make_objective",
-    "ConditionalEvidence",
-    "Evidence",
 ]
 
 
@@ -51,10 +55,12 @@ class Objective(Protocol):
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
-    "Denoising": Denoising,
     "ConditionalEvidence": ConditionalEvidence,
+    "Denoising": Denoising,
     "Evidence": Evidence,
+    "LowRankLikelihood": LowRankLikelihood,
     "Paired": Paired,
+    "PrincipalComponents": PrincipalComponents,
     "Supervised": Supervised,
     "VariationalDenoising": VariationalDenoising,
     "WeightInference": WeightInference,
