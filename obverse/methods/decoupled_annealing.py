@@ -1,7 +1,7 @@
 """Decoupled annealing posterior sampling (DAPS): from noise to an image, each level starting afresh from the image.
 
     for falling levels σ:    x̂ = D(x_σ, σ)
-                             x ~ N(x; x̂, σ²) p(y | x)              exactly (`data_draw`)
+                             x ~ N(x; x̂, r²) p(y | x),  r = σ      exactly (`data_draw`)
                              x_σ' = x + σ' ε                       at the next level; at the last, x is the draw
 
 N(x̂, σ²) stands for the law of the image given x_σ. Its variance is σ²J in truth: where the prior is wider than σ both
@@ -11,6 +11,10 @@ large on 50 levels, 2 % on 200. Modes apart from each other come with weights th
 images of 36 pixels, half of them missing, the likeliest came 21 times in 100 on 50 levels and 27 on 200, where 49 are
 right; split Gibbs has them right. Each x is drawn exactly, by perturbation and optimisation, where the published
 sampler takes some hundred Langevin steps, without acceptance, to much the same law.
+
+A network is told σ, and where the data say nothing x_σ' holds the noise r of x besides. On few levels networks leave
+some of it in the image, as grain that no later level takes away. A `spread` r/σ below 1 adds less, and makes the draws
+narrower: too narrow as easily as it was too wide.
 
 `ode_steps` > 1 takes x̂ from the probability flow instead, dx/ds = (x − D)/s by Euler's method from σ to σ/50, as
 published. It is a draw of the image already, not its mean, and with the variance σ² on top the draws stay too wide, in
@@ -71,6 +75,7 @@ class DecoupledAnnealing:
         denoiser: anything with `denoise(x, sigma)`.
         schedule: levels σ; by default 100, from far above the spread of the images down, as far as the denoiser knows.
         ode_steps: evaluations of the denoiser for x̂; 1 takes D itself.
+        spread: r/σ of N(x̂, r²), at most 1.
         samples: number of draws, at least 2.
         batch: draws at once; by default as many as some hundred thousand pixels.
         rank: factors of the streamed covariance.
@@ -90,6 +95,7 @@ class DecoupledAnnealing:
     _: KW_ONLY
     schedule: Schedule | None = None
     ode_steps: int = 1
+    spread: float = 1.0
     samples: int = 32
     batch: int | None = None
     rank: int = 16
@@ -101,6 +107,8 @@ class DecoupledAnnealing:
             raise InputError(
                 f"DecoupledAnnealing expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors"
             )
+        if not 0 < self.spread <= 1:
+            raise InputError(f"DecoupledAnnealing expects a spread above 0 and up to 1, got {self.spread}; 1 is usual")
         for name, bound in {"samples": 2, "rank": 0, "batch": 1, "ode_steps": 1}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -154,7 +162,7 @@ class DecoupledAnnealing:
                     y, operator, data_weight(term, estimate[0] if problem.noise.gaussian else estimate), 1.0
                 )
             noises = state.white(tuple(zero.shape), zero.dtype), state.white(data.noise_shape, y.dtype)
-            x = data.conditional(estimate, level, *noises)
+            x = data.conditional(estimate, self.spread * level, *noises)
             state.step += 1
             if not bool(x.isfinite().all()):
                 raise NumericsError(
@@ -188,7 +196,7 @@ class DecoupledAnnealing:
             **({"rhat": float(rhat(traces).max())} if count >= 4 else {}),
             "levels": [levels[0], levels[-1]],
             "steps": len(levels),
-            "spread": "sigma² around the estimate: draws are too wide where levels are few",
+            "spread": self.spread,
             "chi2": misfit,
             "evaluations": state.evaluations,
             "seconds": state.seconds,

@@ -28,7 +28,7 @@ def modes(x):
     return torch.fft.fft2(x, norm="ortho")
 
 
-def walk_law(levels, ode_steps=1, noise=NOISE):
+def walk_law(levels, ode_steps=1, noise=NOISE, spread=1.0):
     """Variance of a draw, and its share of the data's own image, mode by mode; the start is forgotten."""
     precision, modes = data_precision(noise), FIELD.spectrum
     share, variance = torch.zeros_like(modes), torch.full_like(modes, levels[0] ** 2)
@@ -37,9 +37,10 @@ def walk_law(levels, ode_steps=1, noise=NOISE):
         gain = torch.ones_like(modes)
         for now, after in zip(flow, (*flow[1:], 0.0), strict=True):
             gain = gain * (modes / (modes + now**2) * (1 - after / now) + after / now)
-        total = precision + level**-2
-        share = (precision + gain * share / level**2) / total
-        variance = (gain / level**2 / total).square() * variance + 1 / total + to**2
+        pull = (spread * level) ** -2
+        total = precision + pull
+        share = (precision + gain * share * pull) / total
+        variance = (gain * pull / total).square() * variance + 1 / total + to**2
     return variance, share
 
 
@@ -50,13 +51,9 @@ def drawn(method, noise=NOISE):
     posterior = method(y, p)
     image = modes(p.operator.adjoint(y)) / NOISE**2 / data_precision()  # type: ignore[attr-defined]
     centre = modes(torch.full(SHAPE, 0.4, dtype=torch.float64))
-    _, share = walk_law(posterior_levels(method), method.ode_steps, noise)
+    _, share = walk_law(method.schedule.levels(), method.ode_steps, noise, method.spread)
     assert posterior.draws is not None
     return modes(posterior.draws) - centre - share * (image - centre), posterior
-
-
-def posterior_levels(method):
-    return method.schedule.levels()
 
 
 def score(away, law):
@@ -64,17 +61,18 @@ def score(away, law):
     return float(((away.abs().square() / law).mean() - 1) / math.sqrt(2 / away.numel()))
 
 
-@pytest.mark.parametrize("ode_steps", [1, 4])
-def test_draws_have_the_law_of_the_walk(ode_steps):
+@pytest.mark.parametrize(("ode_steps", "spread"), [(1, 1.0), (4, 1.0), (1, 0.5)])
+def test_draws_have_the_law_of_the_walk(ode_steps, spread):
     schedule = Schedule(20.0, 0.01, 25)
-    away, posterior = drawn(DecoupledAnnealing(FIELD, schedule=schedule, ode_steps=ode_steps, samples=600))
-    law, _ = walk_law(schedule.levels(), ode_steps)
+    options = {"schedule": schedule, "ode_steps": ode_steps, "spread": spread, "samples": 400}
+    away, posterior = drawn(DecoupledAnnealing(FIELD, **options))
+    law, _ = walk_law(schedule.levels(), ode_steps, spread=spread)
     assert abs(score(away, law)) < 4
-    for wrong in (law / 2, walk_law(schedule.levels(), ode_steps, 0.8 * NOISE)[0]):
+    for wrong in (law / 2, walk_law(schedule.levels(), ode_steps, 0.8 * NOISE, spread)[0]):
         assert abs(score(away, wrong)) > 20
-    assert abs(score(away, walk_law(schedule.levels(), 5 - ode_steps)[0])) > 5, "the other estimate is another law"
-    assert posterior.diagnostics["ess"] == 600 and posterior.diagnostics["rhat"] < 1.05
-    assert posterior.diagnostics["evaluations"] == 600 * 25 * ode_steps
+    assert abs(score(away, walk_law(schedule.levels(), 5 - ode_steps, spread=spread)[0])) > 5, "another estimate"
+    assert posterior.diagnostics["ess"] == 400 and posterior.diagnostics["rhat"] < 1.05
+    assert posterior.diagnostics["evaluations"] == 400 * 25 * ode_steps
     torch.testing.assert_close(posterior.std, posterior.draws.std(0))  # type: ignore[union-attr]
 
 
@@ -136,6 +134,8 @@ def test_what_does_not_explain_the_data_is_said():
 
 
 def test_it_refuses_what_it_cannot_do():
+    with pytest.raises(InputError, match="spread above 0"):
+        DecoupledAnnealing(FIELD, spread=1.5)
     for options in ({"samples": 1}, {"ode_steps": 0}, {"batch": 0}, {"rank": -1}):
         with pytest.raises(InputError, match="of at least"):
             DecoupledAnnealing(FIELD, **options)
