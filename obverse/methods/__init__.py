@@ -1,11 +1,12 @@
 """Methods: one measurement and a problem in, an estimate or a posterior out."""
 
 from .base import Callback
-from .conditional_vae import ConditionalVAE
 from .component_network import ComponentNetwork
+from .conditional_vae import ConditionalVAE
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
+from .diffusion import Diffusion
 from .ensemble import Ensemble
 from .equilibrium import Equilibrium
 from .equivariant_bootstrap import EquivariantBootstrap
@@ -36,12 +37,14 @@ __all__ = [
     "ComponentNetwork",
     "CovarianceError",
     "Ensemble",
+    "Diffusion",
     "DecoupledAnnealing",
     "Equilibrium",
     "EquivariantBootstrap",
     "Gaussian",
     "Langevin",
     "Laplace",
+    "LatentSampling",
     "LinearisedLaplace",
     "Network",
     "PlugAndPlay",
@@ -50,8 +53,7 @@ __all__ = [
     "Schedule",
     "SplitGibbs",
     "Unrolled",
+    "VariationalLatent",
     "WeightSampling",
     "data_consistent",
-    "LatentSampling",
-    "VariationalLatent",
 ]

@@ -16,7 +16,7 @@ References: Snyder, Hammoud, White, "Image recovery from data acquired with a ch
 1993.
 """
 
-__all__ = ["DataTerm", "SoftCounting", "smoothest_start"]
+__all__ = ["DataTerm", "ROUGHNESS", "SoftCounting", "smoothest_start"]
 
 import math
 
@@ -35,7 +35,7 @@ from .fidelity import Fidelity, Quadratic, fidelity
 _SCORING = 50  # Fisher scoring steps at most in one proximal step
 _INEXACT = 1e-2  # relative residual of a scoring step's system, which the next step makes up for
 _MARGIN = 1.02  # power iteration approaches the norm from below
-_ROUGHNESS = 0.05  # s over the range of the images: differences of neighbouring pixels in photographs
+ROUGHNESS = 0.05  # s over the range of the images: differences of neighbouring pixels in photographs
 _START_STEPS = 60  # conjugate gradients for the start, which need not converge
 
 
@@ -140,7 +140,7 @@ def smoothest_start(data: DataTerm, span: float) -> Tensor:
     weight = data.law.curvature(data.y)
     right = operator.adjoint(weight * data.y)
     differences = Gradient(operator.image_shape, dtype=right.dtype)
-    penalty = (_ROUGHNESS * span) ** -2
+    penalty = (ROUGHNESS * span) ** -2
 
     def normal(x: Tensor) -> Tensor:
         return operator.gram(x, weight) + penalty * differences.gram(x)

@@ -7,10 +7,15 @@ noise and ends as a draw. Two looks at levels s and ρ are one look u at level �
 
     τ = 1/s,    σ = (τ² + ρ⁻²)^(−1/2),    u = σ² (τ n + z/ρ²),    dn/dτ = D(u, σ),    n(0) ~ N(0, 1),   x = lim D(u, σ)
 
-At τ = 0 this is D(z, ρ); the law of n/τ is that of p(x | z) with noise of variance 1/τ² at every τ. The flow is solved
-by the two-step method of Adams and Bashforth: one evaluation of D a level, an error of second order. With 20 levels
-from ρ to ρ/50 the standard deviation of a Gaussian mode comes out within 2 %, however wide the prior is, where the
-usual stochastic walk x' ~ N(D + (σ'²/σ²)(x − D), σ'² (σ² − σ'²)/σ²) comes out up to 15 % too narrow on the same levels.
+At τ = 0 this is D(z, ρ); the law of n/τ is that of p(x | z) with noise of variance 1/τ² at every τ. Without data z
+(ρ = ∞) it is the usual probability flow. It is solved by the two-step method of Adams and Bashforth: one evaluation of
+D a level, D taken for linear in v = arsinh ρτ (log τ) from the last two,
+
+    n' = n + Δτ D + (τ' Δv' − Δ(1/σ))/Δv (D − D_before),      1/σ = ∫ τ dv
+
+with an error of second order. With 10 levels from ρ to ρ/50 the standard deviation of a Gaussian mode comes out within
+3 %, however wide the prior is, with 20 within 1 %, where the usual stochastic walk x' ~ N(D + (σ'²/σ²)(x − D),
+σ'² (σ² − σ'²)/σ²) comes out up to 15 % too narrow on the same 20.
 What is narrower than the last level is not drawn: the answer there is the mean.
 
 References: Song et al., "Score-based generative modeling through stochastic differential equations", ICLR 2021.
@@ -32,31 +37,34 @@ from .schedule import Schedule
 
 
 class Flow:
-    """dn/dτ = D solved on given τ, one value of D each: by Euler's method at first, then by the two-step method.
+    """dn/dτ = D solved along falling levels, one value of D each: Euler's method at first, then the two-step method.
 
     Args:
-        n: at the first τ.
-        times: all τ, rising.
+        n: at the first level.
+        levels: σ of each look.
+        rho: of the data that are part of every look; ∞ without.
     """
 
-    def __init__(self, n: Tensor, times: Sequence[float]):
-        self.n, self.times, self.at = n, tuple(times), 0
+    def __init__(self, n: Tensor, levels: Sequence[float], rho: float = math.inf):
+        self.n, self.levels, self.at = n, tuple(levels), 0
+        self._times = [math.sqrt(max(level**-2 - rho**-2, 0.0)) for level in levels]
+        self._clock = [math.log(tau) if math.isinf(rho) else math.asinh(rho * tau) for tau in self._times]
         self._before: Tensor | None = None
 
     @property
     def tau(self) -> float:
         """Where n is."""
-        return self.times[self.at]
+        return self._times[self.at]
 
     def advance(self, slope: Tensor) -> None:
-        """Go on to the next τ with D at the present one."""
-        step = self.times[self.at + 1] - self.times[self.at]
+        """Go on to the next level with D at the present one."""
+        now, to = self.at, self.at + 1
+        step = self._times[to] - self._times[now]
         self.n = self.n + step * slope
         if self._before is not None:
-            share = step / (2 * (self.times[self.at] - self.times[self.at - 1]))
-            self.n = self.n + step * share * (slope - self._before)
-        self._before = slope
-        self.at += 1
+            bend = self._times[to] * (self._clock[to] - self._clock[now]) - (1 / self.levels[to] - 1 / self.levels[now])
+            self.n = self.n + bend / (self._clock[now] - self._clock[now - 1]) * (slope - self._before)
+        self._before, self.at = slope, to
 
 
 @torch.no_grad()
@@ -96,7 +104,7 @@ def reverse_diffusion(
         raise InputError(f"reverse_diffusion expects {len(z)} generators, one an image, got {len(generators)}")
     chosen = Schedule(rho, rho / _DEPTH, _LEVELS) if schedule is None else schedule
     levels = chosen.known_to(denoiser).below(rho)
-    flow = Flow(white(z, generators), [math.sqrt(max(level**-2 - rho**-2, 0.0)) for level in levels])
+    flow = Flow(white(z, generators), levels, rho)
     answer = z
     for level in levels:
         answer = denoiser.denoise(level**2 * (flow.tau * flow.n + z / rho**2), level)

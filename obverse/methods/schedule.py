@@ -19,8 +19,9 @@ from typing import Any
 
 from ..errors import InputError
 
-# In units of the range of the images: the first hides photographs, the last is far below the steps of 8 bits.
-_HIGH, _LOW = 40.0, 1e-3
+# In units of the range of the images: the first hides what data leave open, the last is the step of 8 bits.
+_HIGH, _LOW = 0.25, 1 / 255
+_UNIT = 10.0  # the first level for priors that name no range, taken to be of a variance of about one
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,14 @@ class Schedule:
             raise InputError(f"Schedule expects a positive exponent, got {self.exponent}; 7 is usual")
 
     @classmethod
-    def of(cls, denoiser: Any, steps: int = 50) -> "Schedule":
-        """The levels of a denoiser: from 40 times the range of its images to a thousandth of it, as far as it knows."""
+    def of(cls, denoiser: Any, steps: int = 20) -> "Schedule":
+        """Geometric levels from the range of a denoiser's images, or the highest it knows, to 1/255 of that range.
+
+        A denoiser that names no range is taken for one of images of unit variance: from 10 to 1/255.
+        """
         span = float(getattr(denoiser, "high", 1.0)) - float(getattr(denoiser, "low", 0.0))
-        return cls(_HIGH * span, _LOW * span, steps).known_to(denoiser)
+        first = _HIGH if hasattr(denoiser, "high") else _UNIT
+        return cls(first * span, _LOW * span, steps, math.inf).known_to(denoiser)
 
     def levels(self) -> tuple[float, ...]:
         """All levels, the highest first; a single one is the lowest."""
@@ -82,8 +87,12 @@ class Schedule:
         return dataclasses.replace(self, high=first, low=last)
 
     def known_to(self, denoiser: Any) -> "Schedule":
-        """As many levels, all of them known to a denoiser that names a `sigma_range`."""
-        return self.within(*getattr(denoiser, "sigma_range", (0.0, math.inf)))
+        """As many levels, none above those that a denoiser with a `sigma_range` knows.
+
+        Below its range a denoiser is asked nonetheless: there D(x, σ) − x is of the order of σ at most, and to stop
+        before would leave out a spread of that order.
+        """
+        return self.within(0.0, getattr(denoiser, "sigma_range", (0.0, math.inf))[1])
 
     def below(self, sigma: float) -> tuple[float, ...]:
         """As many levels from `sigma` on, for a walk that starts at data with noise of this level.

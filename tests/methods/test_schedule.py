@@ -26,10 +26,10 @@ def test_levels_stay_within_what_a_denoiser_knows():
     schedule = Schedule(80.0, 0.002, 12)
     assert schedule.within(0.02, 4.0) == Schedule(4.0, 0.02, 12)
     assert schedule.within(0.0, math.inf) == schedule
-    prior = ob.priors.load("natural-gray").scaled(0.0, 100.0)
+    prior = ob.priors.load("natural-gray-gradient").scaled(0.0, 100.0)
     levels = Schedule.of(prior).levels()
-    assert (levels[-1], levels[0]) == pytest.approx(prior.sigma_range)
-    assert Schedule.of(ob.priors.NonLocalMeans()).high == 40.0
+    assert levels[0] == prior.sigma_range[1] and levels[-1] == pytest.approx(100 / 255)
+    assert Schedule.of(ob.priors.NonLocalMeans()).high == 10.0
 
 
 def test_below_a_level_they_start_there_and_fall_slowly_first():
