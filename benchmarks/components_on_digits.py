@@ -1,0 +1,132 @@
+"""Claim: a network's five components hold what the posterior of a digit is unsure of, with the variance that it has.
+
+On the 400 test digits of recipes/make_digits_data.py: under white noise of 0.5, and without their upper six rows.
+
+    removed     share of the error's norm that goes with its part along the five components, 1 − ‖e − UUᵀe‖/‖e‖
+    captured    the same of the squared error, over all digits: Σ‖Uᵀe‖²/Σ‖e‖²
+    ratio k     mean square of the error along component k over the variance stated for it (1 is best)
+    pixels, components     share within 90 % intervals
+    score       log density of the truth, nats per pixel
+
+"others' components" is a control: each digit with the components of the next one, which hold less.
+
+    python benchmarks/components_on_digits.py WEIGHTS_OF_DENOISING WEIGHTS_OF_INPAINTING [COUNT]
+        prints its rows, writes the JSON and a picture for each task, components_on_digits_TASK.png, beside this file
+
+Other methods join by a name in `main`: whatever gives a `Posterior` of (y, problem) can be measured.
+"""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+import obverse as ob
+from obverse.learning.images import as_unit, read_images
+from obverse.learning.recipe import data_folder
+from obverse.learning.simulation import Simulation
+from obverse.noise.base import stream
+
+RANK, NINETY = 5, 1.6448536
+TASKS = {
+    "denoising": ({"kind": "Identity"}, {"kind": "Gaussian", "sigma": 0.5}),
+    "inpainting": (
+        {"kind": "Mask", "mask": {"file": "digits/masks.npz", "key": "top"}},
+        {"kind": "Gaussian", "sigma": 0.05},
+    ),
+}
+Method = Callable[[Tensor, ob.Problem], ob.Posterior]
+
+
+def main() -> None:
+    files, count = sys.argv[1:3], int(sys.argv[3]) if len(sys.argv) > 3 else 400
+    rows, beside = [], Path(__file__)
+    for task, file in zip(TASKS, files, strict=True):
+        methods = {"component network": ob.methods.ComponentNetwork.load(file)}
+        rows += [{"task": task, **row} for row in measured(methods, items(task, count))]
+        picture(methods["component network"], items(task, 6)).save(beside.with_name(f"{beside.stem}_{task}.png"))
+    versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": torch.get_num_threads()}
+    beside.with_suffix(".json").write_text(json.dumps({"digits": count, "rows": rows, **versions}, indent=1) + "\n")
+
+
+def items(task: str, count: int) -> list[tuple[Tensor, Tensor, ob.Problem]]:
+    """Truth, measurement and problem of the first test digits."""
+    simulation = Simulation(*TASKS[task])
+    truths = [as_unit(image) for image in read_images(data_folder("digits/test.tif"), 1)[:count]]
+    problems = [simulation.draw(x.shape, stream(9, i)) for i, x in enumerate(truths)]
+    return [(x, problem.simulate(x, stream(10, i)), problem) for i, (x, problem) in enumerate(zip(truths, problems))]
+
+
+def measured(methods: Mapping[str, Method], found: list[tuple[Tensor, Tensor, ob.Problem]]) -> list[dict]:
+    """A row of figures for each named method, and for its control."""
+    rows = []
+    for name, method in methods.items():
+        began = time.perf_counter()
+        posteriors = [method(y, problem) for _, y, problem in found]
+        seconds = (time.perf_counter() - began) / len(found)
+        errors = torch.stack([x - posterior.mean for (x, _, _), posterior in zip(found, posteriors)]).flatten(1)
+        leading = [posterior.components(RANK) for posterior in posteriors]
+        U = torch.stack([one.directions.flatten(1) for one in leading])
+        variances = torch.stack([one.variances for one in leading])
+        std = torch.stack([posterior.std for posterior in posteriors]).flatten(1)
+        cost = {"evaluations": posteriors[0].diagnostics.get("evaluations"), "seconds": round(seconds, 5)}
+        scores = [density(error, posterior) for error, posterior in zip(errors, posteriors)]
+        first = figures(errors, U, variances, std) | {"score": float(np.mean(scores))} | cost
+        rows += [{"method": name, **first}, {"method": f"{name}, others' components", **share(errors, U.roll(1, 0))}]
+        for row in rows[-2:]:
+            print(json.dumps(row))
+    return rows
+
+
+def share(errors: Tensor, U: Tensor) -> dict[str, float]:
+    along = (U @ errors[..., None])[..., 0]
+    left = (errors.square().sum(1) - along.square().sum(1)).clamp_min(0).sqrt() / errors.norm(dim=1)
+    return {
+        "removed": float(1 - left.mean()),
+        "captured": float(along.square().sum() / errors.square().sum()),
+    }
+
+
+def figures(errors: Tensor, U: Tensor, variances: Tensor, std: Tensor) -> dict:
+    scores = (U @ errors[..., None])[..., 0] / variances.sqrt()
+    pixels = (errors.abs() <= NINETY * std).float().mean(1)
+    return share(errors, U) | {
+        "psnr": float((-10 * errors.square().mean(1).log10()).mean()),
+        "ratios": [round(float(v), 3) for v in scores.square().mean(0)],
+        "error over variance": float(errors.square().sum() / std.square().sum()),
+        "pixels": float(pixels.mean()),
+        "pixels, standard error": float(pixels.std() / math.sqrt(len(pixels))),
+        "components": [round(float(v), 4) for v in (scores.abs() <= NINETY).float().mean(0)],
+    }
+
+
+def density(error: Tensor, posterior: ob.Posterior) -> float:
+    covariance, n = posterior.covariance, error.numel()
+    distance = float((error * covariance.solve(error)).sum())
+    return -0.5 * ((distance + covariance.logdet()) / n + math.log(2 * math.pi))
+
+
+def picture(method: Method, found: list[tuple[Tensor, Tensor, ob.Problem]], size: int = 64) -> Image.Image:
+    """A row a digit: truth, data, mean, standard deviation, then mean − 2σ and mean + 2σ along each component."""
+    rows = []
+    for x, y, problem in found:
+        posterior = method(y, problem)
+        leading = posterior.components(RANK)
+        steps = [(2 * v.sqrt() * u)[0] for v, u in zip(leading.variances, leading.directions)]
+        mean = posterior.mean[0]
+        panels = [x[0], y[0], mean, 2 * posterior.std[0], *(mean + sign * step for step in steps for sign in (-1, 1))]
+        grey = [np.uint8(255 * panel.clamp(0, 1).numpy()) for panel in panels]
+        shown = [np.asarray(Image.fromarray(one).resize((size, size), Image.Resampling.BICUBIC)) for one in grey]
+        rows.append(np.concatenate([np.pad(one, 2, constant_values=128) for one in shown], 1))
+    return Image.fromarray(np.concatenate(rows))
+
+
+if __name__ == "__main__":
+    main()
