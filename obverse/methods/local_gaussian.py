@@ -30,6 +30,7 @@ from .base import Callback, check_item, described, linear_part, real_image
 from .covariance_error import CovarianceError
 from .matched_level import WorkingPoint, matched_level
 
+_MOST_TRUNCATED = 0.5  # of the products with Σ, beyond which there is no covariance to speak of
 _FARTHEST = 0.3  # relative change of the image in Newton's step, beyond which it is not to be trusted
 
 
@@ -60,7 +61,7 @@ class LocalGaussian:
     _: KW_ONLY
     sigma: float | None = None
     rank: int = 16
-    tolerance: float = 1e-3
+    tolerance: float = 1e-2
     max_iterations: int = 300
     probes: int = 64
     seed: int = 0
@@ -147,11 +148,11 @@ class LocalGaussian:
             "products": jacobian.products,
             "seconds": time.perf_counter() - begun,
         }
-        status = _status(played.status, moved, step.status, bent)
+        status = _status(played.status, moved, step.status, bent, diagnostics["truncated"])
         return described(self, mean, status, (), diagnostics, covariance)
 
 
-def _status(played: Status, moved: float, step: Status, bent: int) -> Status:
+def _status(played: Status, moved: float, step: Status, bent: int, truncated: float) -> Status:
     if not played.converged:
         return Status(False, played.reason, f"plug-and-play did not reach its fixed point: {played.message}")
     if bent or not step.converged:
@@ -159,4 +160,9 @@ def _status(played: Status, moved: float, step: Status, bent: int) -> Status:
     if not moved <= _FARTHEST:
         message = f"the last step towards the mean changes it by {moved:.1e}, so that the Gaussian is a poor picture"
         return Status(False, "newton-step", f"{message}; try another sigma")
+    if truncated > _MOST_TRUNCATED:
+        message = (
+            f"{truncated:.0%} of the products with the covariance met negative curvature, so that there is none here"
+        )
+        return Status(False, "negative-curvature", f"{message}; try a lower sigma, or a denoiser with 0 ≤ J ≤ 1")
     return Status(True, "converged", f"plug-and-play and a Newton step agree on the mean to {moved:.1e}")

@@ -130,6 +130,22 @@ class TestLocalGaussian:
         error = (found.std / truth - 1).abs()
         assert float(error.square().mean().sqrt()) < 0.1 and float(error[kept.bool()].max()) < 0.1
 
+    def test_a_jacobian_beyond_one_leaves_no_covariance_and_that_is_said(self):
+        class Stretched:
+            """Its fixed point is that of the field; most of its pixels have J = 1.5."""
+
+            def denoise(self, x, sigma):
+                share = torch.where(torch.rand(SHAPE, generator=torch.Generator().manual_seed(4)) < 0.8, 1.5, 0.3)
+                return share.to(x) * x
+
+        kept = (torch.arange(100).reshape(SHAPE) < 5).double()
+        problem = ob.Problem(ob.operators.Mask(kept), ob.noise.Gaussian(0.1))
+        found = ob.methods.LocalGaussian(Stretched(), sigma=0.1, rank=2, probes=100)(
+            torch.zeros(SHAPE).double(), problem
+        )
+        assert not found.status.converged and found.status.reason == "negative-curvature"
+        assert "negative curvature" in found.status.message and found.diagnostics["truncated"] > 0.5
+
     def test_a_denoiser_without_a_fixed_point_is_reported(self):
         class Wild:
             def denoise(self, x, sigma):
