@@ -294,8 +294,13 @@ class _Subspace:
 
 def _products(left: list[Tensor], right: list[Tensor]) -> Tensor:
     """⟨l_i, r_j⟩ of each draw, `(b, i, j)`, float64."""
-    rows = [torch.stack([real_inner(a, b, 1).flatten() for b in right]) for a in left]
-    return torch.stack(rows).movedim(-1, 0).double()
+    return torch.einsum("ibn,jbn->bij", _rows(left), _rows(right)).double()
+
+
+def _rows(vectors: list[Tensor]) -> Tensor:
+    """Vectors as `(k, b, n)`, complex numbers as pairs."""
+    stacked = torch.stack(vectors)
+    return (torch.view_as_real(stacked.resolve_conj()) if stacked.is_complex() else stacked).flatten(2)
 
 
 def _combined(y: Tensor, vectors: list[Tensor]) -> Tensor:
