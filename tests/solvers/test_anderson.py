@@ -106,7 +106,8 @@ def test_single_precision_reaches_what_it_can():
     assert result.status.converged and result.x.dtype == torch.float32
     assert (result.x.double() - exact).norm() <= 1e-3 * exact.norm()
     beyond = anderson(single, torch.zeros(30), tolerance=1e-12, max_iterations=100)
-    assert not beyond.status.converged and beyond.residual < 1e-6
+    # Whether rounding lets f hit its fixed point exactly depends on the machine; the status must tell either way.
+    assert beyond.status.converged == (beyond.residual <= 1e-12) and beyond.residual < 1e-6
 
 
 def test_progress_and_arguments():
