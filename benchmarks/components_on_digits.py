@@ -10,10 +10,13 @@ On the 400 test digits of recipes/make_digits_data.py: under white noise of 0.5,
 
 "others' components" is a control: each digit with the components of the next one, which hold less.
 
-    python benchmarks/components_on_digits.py WEIGHTS_OF_DENOISING WEIGHTS_OF_INPAINTING [COUNT]
-        prints its rows, writes the JSON and a picture for each task, components_on_digits_TASK.png, beside this file
+Beside the network, on the same digits: a conditional autoencoder where its weights are given; and, with the training
+digits and a little white noise (its level from the validation digits) as the prior, of which everything is known,
+`LocalGaussian`, the covariance of 100 exact draws, and that of 100 draws by diffusion. The network and the autoencoder
+were trained on those digits too, but may generalise from them; the prior knows nothing else.
 
-Other methods join by a name in `main`: whatever gives a `Posterior` of (y, problem) can be measured.
+    python benchmarks/components_on_digits.py WEIGHTS_OF_DENOISING WEIGHTS_OF_INPAINTING [AUTOENCODER_OF_INPAINTING]
+        prints its rows, writes the JSON and a picture for each task, components_on_digits_TASK.png, beside this file
 """
 
 import json
@@ -33,8 +36,10 @@ from obverse.learning.images import as_unit, read_images
 from obverse.learning.recipe import data_folder
 from obverse.learning.simulation import Simulation
 from obverse.noise.base import stream
+from obverse.solvers.result import Status
 
 RANK, NINETY = 5, 1.6448536
+COUNT, FEWER = 400, 60  # digits, and those for methods that take seconds each
 TASKS = {
     "denoising": ({"kind": "Identity"}, {"kind": "Gaussian", "sigma": 0.5}),
     "inpainting": (
@@ -46,14 +51,51 @@ Method = Callable[[Tensor, ob.Problem], ob.Posterior]
 
 
 def main() -> None:
-    files, count = sys.argv[1:3], int(sys.argv[3]) if len(sys.argv) > 3 else 400
+    files, autoencoder = sys.argv[1:3], sys.argv[3:]
     rows, beside = [], Path(__file__)
+    prior, level = training_digits()
     for task, file in zip(TASKS, files, strict=True):
-        methods = {"component network": ob.methods.ComponentNetwork.load(file)}
-        rows += [{"task": task, **row} for row in measured(methods, items(task, count))]
-        picture(methods["component network"], items(task, 6)).save(beside.with_name(f"{beside.stem}_{task}.png"))
+        methods: dict[str, Method] = {"component network": ob.methods.ComponentNetwork.load(file)}
+        if task == "inpainting" and autoencoder:
+            methods["conditional autoencoder"] = ob.methods.ConditionalVAE.load(autoencoder[0])
+        found = items(task, COUNT)
+        rows += [{"task": task, "digits": COUNT, **row} for row in measured(methods, found)]
+        local = ob.methods.LocalGaussian(prior, rank=RANK, probes=64)
+        methods = {
+            "training digits, LocalGaussian": local,
+            "training digits, 100 exact draws": lambda y, problem: drawn(prior.posterior(y, problem).sample(100)),
+            "training digits, 100 diffusion draws": ob.methods.Diffusion(prior, "mmps", samples=100, rank=RANK),
+        }
+        rows += [{"task": task, "digits": FEWER, **row} for row in measured(methods, found[:FEWER])]
+        network = ob.methods.ComponentNetwork.load(file)
+        picture(network, items(task, 6)).save(beside.with_name(f"{beside.stem}_{task}.png"))
     versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": torch.get_num_threads()}
-    beside.with_suffix(".json").write_text(json.dumps({"digits": count, "rows": rows, **versions}, indent=1) + "\n")
+    facts = {"noise of the training digits": level, "rows": rows, **versions}
+    beside.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def training_digits() -> tuple[ob.priors.GaussianMixture, float]:
+    """The law of a training digit with white noise, of the level under which validation digits are likeliest."""
+    known, others = (
+        torch.stack([as_unit(image) for image in read_images(data_folder(f"digits/{part}.tif"), 1)]).double()
+        for part in ("train", "validation")
+    )
+    n = known[0].numel()
+    laws = {
+        level: ob.priors.GaussianMixture(
+            torch.ones(len(known)), known, level**2 * torch.eye(n, dtype=torch.float64).expand(len(known), -1, -1)
+        )
+        for level in (0.1, 0.14, 0.2)
+    }
+    best = max(laws, key=lambda level: float(laws[level].log_prob(others).mean()))
+    return laws[best], best
+
+
+def drawn(draws: Tensor) -> ob.Posterior:
+    moments = ob.posterior.StreamingMoments(tuple(draws.shape[1:]), RANK)
+    moments.update(draws.float())
+    done = Status(True, "completed", "Draws were taken.")
+    return ob.Posterior(moments.mean.float(), done, covariance=moments.covariance())
 
 
 def items(task: str, count: int) -> list[tuple[Tensor, Tensor, ob.Problem]]:

@@ -10,10 +10,12 @@ draws, the true covariance halved and doubled, its components shuffled, and its 
                 small variances are not known; for a mixture, which is no Gaussian, so is the exact covariance.
     products    evaluations of the denoiser, products with its Jacobian included; of all draws together
 
-    python benchmarks/posteriors_beside_the_truth.py [2] [100] [576]          prints a table, writes the JSON
+    python benchmarks/posteriors_beside_the_truth.py [2] [100] [576]          prints a table, writes JSON, PNG
 """
 
 import json
+import math
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ from pathlib import Path
 import scipy
 import torch
 from local_gaussian_is_near_the_truth import NOISE, SHAPES, case, errors, linear
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 import obverse as ob
@@ -50,6 +53,7 @@ def main() -> None:
                     told(rows[-1])
                 versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": 1, "draws": DRAWS}
                 file.write_text(json.dumps({"rows": rows, **versions}, indent=1) + "\n")
+    figure(rows).save(file.with_suffix(".png"))
 
 
 def told(row: dict) -> None:
@@ -137,6 +141,39 @@ def judged(mean: Tensor, covariance: Tensor, truth: tuple[Tensor, Tensor, Tensor
     # A wrong shape of the right size, such as the diagonal alone, shows in how the distances scatter.
     tests.append(float(scipy.stats.kstest(scores.sum(1).numpy(), scipy.stats.chi2(n).cdf).pvalue))
     return {**found, **covers, "p": min(1.0, 3 * min(tests))}
+
+
+def figure(rows: list[dict]) -> Image.Image:
+    """Methods × cost: error of the covariance against evaluations, medians over all problems, a panel a prior.
+
+    Errors below 1e-3 are shown there.
+    """
+    panel, height, margin = 470, 700, 50
+    picture = Image.new("RGB", (3 * panel, height), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, prior in enumerate(("gaussian", "mixture", "points")):
+
+        def at(products: float, error: float, left: int = i * panel) -> tuple[float, float]:
+            across = (math.log10(max(products, 10)) - 1) / 4
+            up = (math.log10(min(max(error, 1e-3), 10)) + 3) / 4
+            return left + margin + across * (panel - 2 * margin), height - margin - up * (height - 2 * margin)
+
+        for decade in range(-3, 2):
+            draw.line([at(10, 10**decade), at(1e5, 10**decade)], fill=(225, 225, 225))
+            draw.text((i * panel + 8, at(10, 10**decade)[1] - 6), f"1e{decade}", fill="black")
+        for decade in range(1, 6):
+            draw.text((at(10**decade, 1e-3)[0] - 8, height - margin + 6), f"1e{decade}", fill="black")
+        draw.text((i * panel + margin, 8), f"{prior}: |error of covariance| over evaluations", fill="black")
+        of_prior = [row for row in rows if row["prior"] == prior and row.get("products", 0) > 0 and row["n"] > 2]
+        for method in dict.fromkeys(row["method"] for row in of_prior):
+            mine = [row for row in of_prior if row["method"] == method]
+            medians = [statistics.median(row[key] for row in mine) for key in ("products", "frobenius")]
+            x, y = at(*medians)
+            exact = method in ("Tweedie", "LocalGaussian")
+            colour = (200, 60, 30) if exact else (30, 90, 190)
+            draw.ellipse([x - 3, y - 3, x + 3, y + 3], fill=colour)
+            draw.text((x + 5, y - 6), method.removeprefix("Diffusion "), fill=colour)
+    return picture
 
 
 def two_sided(square: float, degrees: int) -> float:

@@ -69,13 +69,13 @@ class UpdatedCovariance(ProductCovariance):
         return torch.cat(parts)
 
     def _found(self, k: int, products: int | None, seed: int) -> Components:
-        """By block Davidson: one product with B for each vector of its space, max(120, 20 k) by default."""
+        """By block Davidson: one product with B for each vector of its space, max(240, 20 k) by default."""
         found = self._eigen = updated_eigenpairs(
             self.B,
             self.M,
             self.image_shape,
             k,
-            products=max(120, 20 * k) if products is None else products,
+            products=max(240, 20 * k) if products is None else products,
             tolerance=self.tolerance,
             generator=torch.Generator().manual_seed(seed),
             dtype=self.dtype,
