@@ -54,8 +54,11 @@ class GradientStep(nn.Module):
         return share * z - level * self.network(cat([z / level, *maps], 1)).to(x.dtype)
 
     def energy(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """g_σ(x) of each image of `x`, `(B, C, H, W)` → `(B,)`, for `sigma` `(B,)`, positive."""
-        return 0.5 * self.residual(x, sigma).square().sum((1, 2, 3))
+        """g_σ(x) of each image of `x`, `(B, C, H, W)` → `(B,)`, for `sigma` `(B,)`, positive; summed in float64.
+
+        Descents compare energies of nearly equal images: their sums must not round what the images do.
+        """
+        return 0.5 * self.residual(x, sigma).double().square().sum((1, 2, 3))
 
     def gradient(self, x: Tensor, sigma: Tensor) -> Tensor:
         """∇g_σ(x), in the image's shape."""

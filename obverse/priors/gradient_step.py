@@ -42,10 +42,10 @@ class GradientStep(Denoiser):
             )
 
     def value(self, x: Tensor, sigma: float | Tensor) -> Tensor:
-        """g_σ(x) of each image, in the image's unit squared: batch shape; arguments as in `denoise`."""
+        """g_σ(x) of each image, in the image's unit squared: batch shape, float64; arguments as in `denoise`."""
         images, levels = self._arranged(x, sigma)
         energies = self._energy().energy(images, levels).reshape(*x.shape[:-3], -1).sum(-1)
-        return (self.high - self.low) ** 2 * energies.to(x)
+        return (self.high - self.low) ** 2 * energies.to(x.device)
 
     def gradient(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """∇g_σ(x), in the image's unit and shape: what denoising takes away."""
