@@ -30,7 +30,7 @@ from torch import Tensor
 import obverse as ob
 from obverse.io import tiff
 from obverse.posterior import LowRankDiagonal, Strata
-from obverse.posterior.calibration import Coverage
+from obverse.posterior.calibration import Coverage, conformal_quantile
 
 SIDE, K, LEVELS = 64, 5, (0.5, 0.8, 0.9, 0.95)
 SHAPE = (1, SIDE, SIDE)
@@ -170,7 +170,7 @@ def along_components(setting, fresh) -> dict:
         return np.abs(np.asarray(ob.posterior.pc_scores(*pairs, k=K).values))
 
     known, new = scores(setting), scores(fresh)
-    factors = [ob.posterior.conformal_quantile(list(column), 0.9) / 1.6449 for column in known.T]
+    factors = [conformal_quantile(list(column), 0.9) / 1.6449 for column in known.T]
     return {
         "components before": [float(v) for v in (new <= 1.6449).mean(0)],
         "components after": [float(v) for v in (new <= 1.6449 * np.asarray(factors)).mean(0)],
