@@ -73,7 +73,7 @@ class Amortised:
 
     def terms(self, found: Prediction, x: Tensor, scale: float, share: Tensor) -> Tensor:
         """Each item's loss `(B,)` beside that of its mean, variances weighted by `share` `(B,)`."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define terms")
 
     def validate(self, network: nn.Module, data: Dataset, device: torch.device) -> dict[str, float]:
         """Mean PSNR in dB (peak 1), share of the squared error along the factors, squared error over the variance
