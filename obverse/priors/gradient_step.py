@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import networks
 from ..errors import InputError
 from .denoiser import Denoiser
+from .frozen_convolution import frozen_convolutions
 
 __all__ = ["GradientStep"]
 
@@ -58,7 +59,7 @@ class GradientStep(Denoiser):
             raise InputError(
                 f"jacobian_matvec expects v of shape {tuple(x.shape)}, got {tuple(v.shape)}; give it that of x"
             )
-        with torch.enable_grad():
+        with torch.enable_grad(), frozen_convolutions():
             point = x.detach().requires_grad_()
             gradient = self.gradient(point, sigma)
             (product,) = torch.autograd.grad(gradient, point, v)

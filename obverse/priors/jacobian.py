@@ -5,7 +5,8 @@
 An exact D has a symmetric J with eigenvalues ≥ 0. A network's is neither; what is nearest to a covariance is its
 symmetric part, and the asymmetry of the products says how far away that is. One pass through the network serves all
 products: Jᵀv goes back through its graph, Jv through the graph of the way back. A gradient-step network's J is
-symmetric by construction and needs the first alone.
+symmetric by construction and needs the first alone. Either costs no more convolutions than the network itself
+(`frozen_convolution`).
 
 References: Manor, Michaeli, "On the posterior distribution in denoising: application to uncertainty quantification",
 ICLR 2024. Efron, "Tweedie's formula and selection bias", JASA 2011.
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .denoiser import Denoises
+from .frozen_convolution import frozen_convolutions
 from .gradient_step import GradientStep
 
 __all__ = ["Jacobian"]
@@ -44,7 +46,7 @@ class Jacobian:
     def __init__(self, denoiser: Denoises, x: Tensor, sigma: float):
         self.symmetric = isinstance(denoiser, GradientStep)
         self.products, self._skew, self._size = 0, 0.0, 0.0
-        with torch.enable_grad():
+        with torch.enable_grad(), frozen_convolutions():
             self._point = x.detach().requires_grad_()
             self._answer = denoiser.denoise(self._point, sigma)
             self._probe = torch.zeros_like(self._answer, requires_grad=True)
