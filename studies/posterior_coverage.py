@@ -3,15 +3,16 @@
 Crops of 64² of the 200 test pictures of BSDS500, one a picture, and of micrographs (W2S, means of 400 frames, binned
 2×2, 25 crops each), measured by simulation: denoising σ = 25 and 50, 30 % inpainting, deblurring by Levin's first
 kernel (σ = 7.65), ×4 super-resolution (σ = 2.55), all of 255. `Tweedie` and `LocalGaussian` with a shipped prior give
-mean, standard deviation and five components. The level of `LocalGaussian` is 0.1 of the range, 0.03 for inpainting,
-where variance and error agreed on one crop; the level that `matched_level` finds for super-resolution, 0.6, gives
-variances ten times the error.
+mean, standard deviation and five components. The level of `LocalGaussian` is the one at which, over four crops of the
+validation pictures (`levels`), variance and squared error are nearest to each other; the level that `matched_level`
+finds for super-resolution, 0.6, gives variances ten times the error.
 
 Half of the crops set one factor for each tenth-and-half of the standard deviation (conformal risk control in strata of
 uncertainty), the other half say how the 90 % intervals hold: over all pixels, by uncertainty, intensity, edges, what
 the operator sees, expected error; and along the components, for which a split conformal factor is set alike.
 As controls, the covariance is taken four times too small and too large: calibration has to mend both.
 
+    OBVERSE_DATA=../shared/data python studies/posterior_coverage.py levels TASK SIGMA...
     OBVERSE_DATA=../shared/data python studies/posterior_coverage.py run TASK[,TASK] FOLDER [FIRST LAST]
     OBVERSE_DATA=../shared/data python studies/posterior_coverage.py judge FOLDER           writes the JSON beside this
 """
@@ -37,9 +38,9 @@ SHAPE = (1, SIDE, SIDE)
 TASKS = {  # prior, pictures, level of LocalGaussian
     "denoising 25": ("natural-gray-gradient", "photographs", None),
     "denoising 50": ("natural-gray-gradient", "photographs", None),
-    "inpainting": ("natural-gray-gradient", "photographs", 0.03),
-    "deblurring": ("natural-gray-gradient", "photographs", 0.1),
-    "super-resolution": ("natural-gray-gradient", "photographs", 0.1),
+    "inpainting": ("natural-gray-gradient", "photographs", 0.06),
+    "deblurring": ("natural-gray-gradient", "photographs", 0.15),
+    "super-resolution": ("natural-gray-gradient", "photographs", 0.2),
     "micrographs 25": ("microscopy", "micrographs", None),
 }
 
@@ -60,11 +61,11 @@ def gaussian(level: float):
     return ob.noise.Gaussian(level / 255)
 
 
-def truth(task: str, index: int, data: Path) -> Tensor:
+def truth(task: str, index: int, data: Path, part: str = "test") -> Tensor:
     """A crop from 0 to 1."""
     place = np.random.default_rng(index)
     if TASKS[task][1] == "photographs":
-        file = sorted((data / "natural/bsds500/test").glob("*.jpg"))[index]
+        file = sorted((data / "natural/bsds500" / part).glob("*.jpg"))[index]
         picture = np.asarray(Image.open(file).convert("L"), dtype=np.float32) / 255
     else:
         files = sorted((data / "microscopy/w2s").glob("avg400_*.tif"))
@@ -92,8 +93,21 @@ def run(tasks: list[str], folder: Path, first: int, last: int, data: Path) -> No
             print(f"{task} {index}: {-10 * float((found.mean - x).square().mean().log10()):.2f} dB", flush=True)
 
 
-def posterior_of(task: str, y: Tensor, measured: ob.Problem) -> ob.Posterior:
-    name, _, level = TASKS[task]
+def choose(task: str, levels: list[float], data: Path) -> None:
+    """Variance over squared error at every level, over four crops of the validation pictures."""
+    for level in levels:
+        variance = error = 0.0
+        for index in range(4):
+            x, measured = truth(task, index, data, "val32"), problem(task, data)
+            found = posterior_of(task, measured.simulate(x, seed=index), measured, level)
+            variance += float(found.std.square().mean())
+            error += float((found.mean - x).square().mean())
+        print(f"{task}, level {level}: variance over squared error {variance / error:.2f}", flush=True)
+
+
+def posterior_of(task: str, y: Tensor, measured: ob.Problem, level: float | None = None) -> ob.Posterior:
+    name, _, chosen = TASKS[task]
+    level = chosen if level is None else level
     prior = ob.priors.load(name)
     if level is None:
         found = ob.methods.Tweedie(prior, rank=K, probes=36)(y, measured)
@@ -183,6 +197,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if sys.argv[1] == "judge":
         judge(Path(sys.argv[2]), data)
+    elif sys.argv[1] == "levels":
+        choose(sys.argv[2], [float(level) for level in sys.argv[3:]], data)
     else:
         first, last = (int(number) for number in sys.argv[4:6]) if len(sys.argv) > 4 else (0, 200)
         run(sys.argv[2].split(","), Path(sys.argv[3]), first, last, data)

@@ -60,6 +60,18 @@ def test_its_derivative_is_right():
     assert torch.autograd.gradcheck(net, image(4, 5).requires_grad_())
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_elu_has_no_subnormal_derivatives(order):
+    activation = UNet(1, 1, widths=(2,), blocks=1, activation="elu").middle[0].activation
+    x = torch.linspace(-120, 3, 2001, requires_grad=True)
+    y = activation(x)
+    torch.testing.assert_close(y, torch.nn.functional.elu(x), rtol=0, atol=3e-9)
+    found = y
+    for _ in range(order):
+        (found,) = torch.autograd.grad(found.sum(), x, create_graph=True)
+    assert bool(((found == 0) | (found.abs() > 1e-10)).all()) and bool((found > 0).any())
+
+
 def test_its_size_is_as_told():
     found = sum(p.numel() for p in UNet(3, 1, widths=(4, 6), blocks=2).parameters())
     fine, coarse = 2 * 2 * 9 * 4 * 4, 2 * 9 * 6 * 6 * 2  # two blocks of two convolutions, twice at the finer level
