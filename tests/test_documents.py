@@ -19,8 +19,9 @@ def blocks(page: Path) -> str:
 
 
 @pytest.mark.parametrize("script", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
-def test_an_example_runs_to_its_assertion(script, capsys):
+def test_an_example_runs_to_its_assertion(script, capsys, monkeypatch):
     assert re.search(r"^assert ", script.read_text(), flags=re.MULTILINE)
+    monkeypatch.setattr(sys, "argv", [str(script)])  # not the options of pytest, which it would take for its folder
     runpy.run_path(str(script))
     assert capsys.readouterr().out
 
