@@ -6,6 +6,7 @@ from .conditional_vae import ConditionalVAE
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
+from .detection import Candidate, Detection, candidates_of
 from .diffusion import Diffusion
 from .ensemble import Ensemble
 from .equilibrium import Equilibrium
@@ -33,9 +34,11 @@ __all__ = [
     "LocalGaussian",
     "MAP",
     "Callback",
+    "Candidate",
     "ConditionalVAE",
     "ComponentNetwork",
     "CovarianceError",
+    "Detection",
     "Ensemble",
     "Diffusion",
     "DecoupledAnnealing",
@@ -55,5 +58,6 @@ __all__ = [
     "Unrolled",
     "VariationalLatent",
     "WeightSampling",
+    "candidates_of",
     "data_consistent",
 ]
