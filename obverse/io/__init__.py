@@ -7,7 +7,7 @@
 
 import importlib
 
-__all__ = ["record", "safe", "tiff"]
+__all__ = ["columns", "fits", "record", "safe", "tiff"]
 
 
 def __getattr__(name: str):
