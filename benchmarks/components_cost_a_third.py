@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from local_gaussian_is_near_the_truth import case, linear
+from posteriors_beside_the_truth import case, linear
 from torch import Tensor
 
 import obverse as ob
