@@ -20,7 +20,7 @@ from ...errors import InputError
 from ..posterior import Posterior
 from .calibration import Calibration, common_target
 from .losses import needed_factors
-from .pairs import Functional, checked
+from .pairs import Functional, observed
 
 __all__ = ["conformal_quantile", "split_conformal"]
 
@@ -63,17 +63,19 @@ def split_conformal(
         2.0
     """
     confidence = level if confidence is None else confidence
-    share = (level if functional is None else 1.0) if share is None else share
-    if not 0 < share <= 1:
-        raise InputError(f"split_conformal expects a share of the intervals above 0 and at most 1, got {share}")
-    scores, targets, size = [], [], 1
-    for posterior, truth in checked(posteriors, truths, least=0):
+    held = (level if functional is None else 1.0) if share is None else share
+    if not 0 < held <= 1:
+        raise InputError(f"split_conformal expects a share of the intervals above 0 and at most 1, got {held}")
+
+    def score(posterior: Posterior, truth: Tensor) -> tuple[float, int]:
         factors = needed_factors(posterior, truth, level, functional).flatten().sort().values
-        size = len(factors)
-        scores.append(float(factors[_rank(share, size) - 1]))
-        targets.append(posterior.target)
+        return float(factors[_rank(held, len(factors)) - 1]), len(factors)
+
+    found, targets = observed(posteriors, truths, score)
+    scores = [own for own, _ in found]
     factor = conformal_quantile(scores, confidence)
-    what = f"{share:.0%} of the {level:.0%} intervals hold" if size > 1 else f"the {level:.0%} interval holds"
+    several = found[-1][1] > 1
+    what = f"{held:.0%} of the {level:.0%} intervals hold" if several else f"the {level:.0%} interval holds"
     guarantee = (
         f"In at least {confidence:.0%} of new images like the {len(scores)} of the calibration, {what} the truth."
     )

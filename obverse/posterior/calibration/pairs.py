@@ -1,6 +1,7 @@
 """Pairs (posterior, truth), checked one at a time: whatever is calibrated or tested, images are its replicates."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -8,8 +9,9 @@ from torch import Tensor
 from ...errors import InputError
 from ..posterior import Posterior
 
-__all__ = ["Functional", "checked", "floats", "projected", "weights_of"]
+__all__ = ["Functional", "checked", "floats", "observed", "projected", "weights_of"]
 
+Found = TypeVar("Found")
 Functional = Tensor | Callable[[Posterior], Tensor] | None
 """Weights `(*batch, *image_shape)` of ⟨w, x⟩, or a boolean mask for the mean over a region, or `posterior → weights`;
 None for every pixel, or for what the function says."""
@@ -34,6 +36,17 @@ def checked(
         yield posterior, truth
     if count < least:
         raise InputError(f"a calibration test expects at least two posteriors, got {count}; simulate a hundred")
+
+
+def observed(
+    posteriors: Iterable[Posterior], truths: Iterable[Tensor], find: Callable[[Posterior, Tensor], Found]
+) -> tuple[list[Found], list[str]]:
+    """What is found of every pair, which is all that is kept of it, and the posteriors' targets."""
+    found, targets = [], []
+    for posterior, truth in checked(posteriors, truths, least=0):
+        found.append(find(posterior, truth))
+        targets.append(posterior.target)
+    return found, targets
 
 
 def weights_of(functional: Functional, posterior: Posterior) -> Tensor | None:

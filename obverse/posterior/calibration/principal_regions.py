@@ -29,8 +29,8 @@ from ..covariance import Components
 from ..posterior import Posterior
 from .calibration import check_target, common_target
 from .conformal import conformal_quantile
-from .pairs import checked
-from .risk_control import check_count, hoeffding_bentkus, risk_p_value
+from .pairs import observed
+from .risk_control import check_count, check_delta, hoeffding_bentkus, risk_p_value
 from .stored import read_facts, write_facts
 
 __all__ = ["PrincipalRegion", "PrincipalRegions", "principal_regions"]
@@ -183,13 +183,17 @@ def principal_regions(
         raise InputError(f"kind expects one of {', '.join(KINDS)}, got {kind!r}; choose one")
     if components < 1:
         raise InputError(f"principal_regions expects at least one component, got {components}; five are usual")
-    sizes, lost, targets = [], [], []
-    for posterior, truth in checked(posteriors, truths, least=0):
+    check_delta(delta)
+    if left_out is not None and not 0 < left_out < 1:
+        raise InputError(f"left_out expects a share of the error's energy between 0 and 1, got {left_out}; 0.2 is one")
+
+    def sizes_and_shares(posterior: Posterior, truth: Tensor) -> tuple[list[float], list[float]]:
         found = posterior.components(components)
         along, shares = _coefficients(found, truth - posterior.mean)
-        sizes.append([_size(along, found, k, kind) for k in range(1, components + 1)])
-        lost.append(shares)
-        targets.append(posterior.target)
+        return [_size(along, found, k, kind) for k in range(1, components + 1)], shares
+
+    found, targets = observed(posteriors, truths, sizes_and_shares)
+    sizes, lost = [own for own, _ in found], [shares for _, shares in found]
     k, start = components, 0
     if left_out is not None:
         start = len(lost) // 2

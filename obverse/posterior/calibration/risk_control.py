@@ -25,7 +25,7 @@ from ...errors import InputError
 from ..posterior import Posterior
 from .calibration import Calibration, common_target
 from .losses import Losses, needed_factors, thinned
-from .pairs import Functional, checked
+from .pairs import Functional, observed
 from .strata import Strata
 
 __all__ = ["conformal_risk_control", "hoeffding_bentkus", "risk_controlling", "risk_p_value"]
@@ -156,13 +156,18 @@ def check_count(count: int, alpha: float, delta: float, what: str = "calibration
     Raises:
         InputError: it says how many are needed.
     """
-    if not 0 < delta < 1:
-        raise InputError(f"delta expects a probability between 0 and 1, got {delta}; 0.1 is usual")
+    check_delta(delta)
     needed = math.ceil(math.log(delta) / math.log1p(-alpha) - 1e-9)
     if count < needed:
         raise InputError(
             f"a risk of {alpha:g} with delta {delta:g} expects at least {needed} {what}, got {count}; give more"
         )
+
+
+def check_delta(delta: float) -> None:
+    """Refuse what is no probability."""
+    if not 0 < delta < 1:
+        raise InputError(f"delta expects a probability between 0 and 1, got {delta}; 0.1 is usual")
 
 
 def controlled(level: float, delta: float, count: int) -> str:
@@ -187,13 +192,11 @@ def _kept(
     strata: Strata | None,
 ) -> tuple[list[list[np.ndarray]], list[str]]:
     """The thinned factors of every image, for every stratum that it has, and the posteriors' targets."""
-    kept: list[list[np.ndarray]] = [[] for _ in range(1 if strata is None else len(strata.names))]
-    targets = []
-    for posterior, truth in checked(posteriors, truths, least=0):
+
+    def parts(posterior: Posterior, truth: Tensor) -> list[np.ndarray]:
         factors = needed_factors(posterior, truth, level, functional)
-        parts = [factors] if strata is None else strata.split(factors, posterior)
-        for images, part in zip(kept, parts):
-            if part.numel():
-                images.append(thinned(part))
-        targets.append(posterior.target)
-    return kept, targets
+        return [thinned(part) for part in ([factors] if strata is None else strata.split(factors, posterior))]
+
+    found, targets = observed(posteriors, truths, parts)
+    groups = range(1 if strata is None else len(strata.names))
+    return [[own[k] for own in found if len(own[k])] for k in groups], targets

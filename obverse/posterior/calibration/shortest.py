@@ -26,7 +26,7 @@ from ...errors import InputError
 from ..posterior import Posterior
 from .calibration import Calibration, common_target
 from .losses import Losses, needed_factors, thinned
-from .pairs import checked
+from .pairs import observed
 from .risk_control import check_count, controlled, risk_p_value
 from .strata import Strata
 
@@ -61,10 +61,7 @@ def shortest_intervals(
     if not 0 < level < 1:
         raise InputError(f"level expects a probability between 0 and 1, got {level}; 0.9 is usual")
     alpha = 1 - level
-    images, targets = [], []
-    for posterior, truth in checked(posteriors, truths, least=0):
-        images.append(_parts(posterior, truth, level, strata))
-        targets.append(posterior.target)
+    images, targets = observed(posteriors, truths, lambda posterior, truth: _parts(posterior, truth, level, strata))
     first, second = images[: len(images) // 2], images[len(images) // 2 :]
     check_count(len(second), alpha, delta, "calibration images in the second half")
     proportions = _proportions(first, alpha)

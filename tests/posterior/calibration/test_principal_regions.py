@@ -96,6 +96,11 @@ def test_unusable_input_is_refused():
         principal_regions(posteriors, truths, kind="ball")
     with pytest.raises(InputError, match="at least one component"):
         principal_regions(posteriors, truths, components=0)
+    for share in (0.0, 1.0, -0.1):
+        with pytest.raises(InputError, match="left_out expects a share"):
+            principal_regions(posteriors, truths, components=2, left_out=share)
+    with pytest.raises(InputError, match="delta expects a probability"):
+        principal_regions(posteriors, truths, components=2, delta=0.0)
     with pytest.raises(InputError, match="at least 9"):
         principal_regions(posteriors[:5], truths[:5], components=2)
     other = dataclasses.replace(posteriors[0], target="epistemic")
