@@ -18,6 +18,7 @@ from .direct_fourier import DirectFourier
 from .downsample import Downsample
 from .elementary import Dense, Identity
 from .fan_beam import FanBeam
+from .field_rotation import FieldRotation
 from .fourier import Fourier
 from .hadamard import Hadamard
 from .motion import Motion
@@ -47,6 +48,7 @@ __all__ = [
     "DirectFourier",
     "Downsample",
     "FanBeam",
+    "FieldRotation",
     "Fourier",
     "Gradient",
     "Hadamard",
