@@ -3,10 +3,12 @@
 from .base import Callback
 from .component_network import ComponentNetwork
 from .conditional_vae import ConditionalVAE
+from .contrast_curve import ContrastCurve, contrast_curve
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
 from .detection import Candidate, Detection, candidates_of
+from .differential_imaging import MedianADI, PrincipalComponentADI
 from .diffusion import Diffusion
 from .ensemble import Ensemble
 from .equilibrium import Equilibrium
@@ -18,11 +20,13 @@ from .latent_sampling import LatentSampling
 from .linearised_laplace import LinearisedLaplace
 from .local_gaussian import LocalGaussian
 from .map import MAP
+from .negative_source import NegativeSource, SourceFit
 from .network import Network
 from .plug_and_play import PlugAndPlay
 from .regulariser_sampling import RegulariserSampling
 from .richardson_lucy import RichardsonLucy
 from .schedule import Schedule
+from .small_sample import gaussian_equivalent, small_sample_snr
 from .split_gibbs import SplitGibbs
 from .tweedie import Tweedie
 from .unrolled import Unrolled
@@ -33,10 +37,12 @@ __all__ = [
     "Tweedie",
     "LocalGaussian",
     "MAP",
+    "MedianADI",
     "Callback",
     "Candidate",
     "ConditionalVAE",
     "ComponentNetwork",
+    "ContrastCurve",
     "CovarianceError",
     "Detection",
     "Ensemble",
@@ -49,15 +55,21 @@ __all__ = [
     "Laplace",
     "LatentSampling",
     "LinearisedLaplace",
+    "NegativeSource",
     "Network",
     "PlugAndPlay",
+    "PrincipalComponentADI",
     "RegulariserSampling",
     "RichardsonLucy",
     "Schedule",
+    "SourceFit",
     "SplitGibbs",
     "Unrolled",
     "VariationalLatent",
     "WeightSampling",
     "candidates_of",
+    "contrast_curve",
     "data_consistent",
+    "gaussian_equivalent",
+    "small_sample_snr",
 ]
