@@ -14,6 +14,7 @@ central supermassive black hole", ApJL 2019.
 __all__ = ["RegulariserSampling"]
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 
@@ -85,6 +86,7 @@ class RegulariserSampling:
         Raises:
             InputError: the data do not fit, or fewer than two images explain them.
         """
+        begun = time.perf_counter()
         check_item(y, problem, "RegulariserSampling")
         record: list[dict] = []
         answers = list(self._answers(y, problem, callback or silent, record))
@@ -93,7 +95,8 @@ class RegulariserSampling:
                 f"RegulariserSampling expects two images with χ² of at most {self.largest_chi2:g}, got {len(answers)} "
                 f"of {self.draws}, the least {min(one['chi2'] for one in record):.3g}; allow more or widen the weights"
             )
-        facts = {"drawn": record}
+        # Of all images, those that were left out too.
+        facts = {"drawn": record, "evaluations": self.draws, "seconds": time.perf_counter() - begun}
         return epistemic(self, answers, len(answers), y, problem, None, what="regularisers' images", facts=facts)
 
     def _answers(self, y: Tensor, problem: Problem, tell: Callback, record: list[dict]) -> Iterator[Estimate]:

@@ -1,5 +1,7 @@
 """A survey of regularisers: its members are the MAP images that it says, and its spread is called what it is."""
 
+import time
+
 import pytest
 import torch
 
@@ -41,8 +43,15 @@ def test_images_that_do_not_explain_the_data_are_left_out():
     assert 2 <= len(kept) == fitting.diagnostics["members"] < 12
     assert all(one["chi2"] <= 1.5 for one in kept)
     assert float(fitting.std.mean()) < 0.5 * float(everything.std.mean())
+    assert fitting.diagnostics["evaluations"] == 12, "those left out were made too"
     with pytest.raises(InputError, match="χ²"):
         ob.methods.RegulariserSampling([(ob.priors.Tikhonov(), 900.0, 1000.0)], draws=3, largest_chi2=1.0)(y, PROBLEM)
+
+
+def test_its_time_is_that_of_all_images():
+    method, pause = ob.methods.RegulariserSampling([(ob.priors.Tikhonov(), 0.5, 1.0)], draws=4), 0.02
+    found = method(normal(*SHAPE), PROBLEM, callback=lambda *_: time.sleep(pause))
+    assert found.diagnostics["seconds"] >= 4 * pause
 
 
 def test_its_spread_is_blind_to_the_noise():
