@@ -8,7 +8,16 @@ A method is a frozen dataclass; calling it with one measurement and a problem gi
 method at a point where nothing is left half done.
 """
 
-__all__ = ["Callback", "check_item", "default_tolerance", "described", "linear_part", "real_image", "silent"]
+__all__ = [
+    "Callback",
+    "check_item",
+    "check_least",
+    "default_tolerance",
+    "described",
+    "linear_part",
+    "real_image",
+    "silent",
+]
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -29,6 +38,18 @@ Callback = Callable[[int, int | None, float], None]
 
 def silent(iteration: int, total: int | None, value: float) -> None:
     """The callback of those who passed none."""
+
+
+def check_least(settings: Any, **least: int) -> None:
+    """Refuse settings below their least values; one that is None is left to be chosen.
+
+    Raises:
+        InputError: one is too small.
+    """
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise InputError(f"{type(settings).__name__} expects {name} of at least {bound}, got {value}; raise it")
 
 
 def check_item(y: Tensor, problem: Problem, method: str) -> None:

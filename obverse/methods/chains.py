@@ -8,10 +8,10 @@ size ≥ `min_ess` for every one of a set of random projections, half of them sm
 References: Vehtari et al., "Rank-normalization, folding, and localization: an improved R-hat", Bayesian Analysis 2021.
 """
 
-__all__ = ["ChainState", "check_chains", "dispersed_start", "gathered", "projections_like", "run_chains"]
+__all__ = ["ChainState", "Chained", "check_chains", "dispersed_start", "gathered", "projections_like", "run_chains"]
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments, effective_samples, rhat
 from ..problem import Problem
 from ..solvers.result import Status
-from .base import Callback, described, real_image
+from .base import Callback, check_least, described, real_image
 from .target import starting_image
 
 
@@ -58,8 +58,13 @@ class ChainState:
         own = [torch.randn(shape, generator=generator, dtype=dtype) for generator in self.generators]
         return torch.stack(own).to(self.x.device)
 
+    def watch(self, images: Tensor, projections: Tensor, energy: Tensor, keep: bool) -> None:
+        """Take in images `(chains, *image_shape)` as one draw of every chain, with their energies `(chains,)`."""
+        flat = images.reshape(len(images), -1)
+        self.record(images, torch.cat([flat @ projections, energy[:, None].to(flat)], dim=1).cpu(), keep)
+
     def record(self, images: Tensor, trace: Tensor, keep: bool) -> None:
-        """Take in images `(chains, *image_shape)` as one draw of every chain."""
+        """Take in images and a trace of each `(chains, functionals)`."""
         self.traces.append(trace)
         self.pending.append(images)
         if len(self.pending) * len(images) >= _BATCH:
@@ -74,27 +79,51 @@ class ChainState:
             self.pending = []
 
 
+class Chained:
+    """A method with `samples` draws a chain, `thin` steps apart, after a `burn_in`."""
+
+    samples: int
+    burn_in: int | None
+    thin: int
+
+    @property
+    def warm_up(self) -> int:
+        """Steps of burn-in."""
+        return self.samples * self.thin // 2 if self.burn_in is None else self.burn_in
+
+    @property
+    def total(self) -> int:
+        """Steps per chain."""
+        return self.warm_up + self.samples * self.thin
+
+    def draws_at(self, step: int) -> bool:
+        """Whether the state after so many steps is a draw."""
+        after = step - self.warm_up
+        return after > 0 and after % self.thin == 0
+
+
 def check_chains(settings: Any) -> None:
     """Refuse settings with too few draws, chains or steps.
 
     Raises:
         InputError: one is too small.
     """
-    least = {"samples": 4, "chains": 2, "thin": 1, "rank": 0}
-    for name, bound in least.items():
-        if getattr(settings, name) < bound:
-            raise InputError(
-                f"{type(settings).__name__} expects {name} of at least {bound}, got {getattr(settings, name)}; raise it"
-            )
+    check_least(settings, samples=4, chains=2, thin=1, rank=0, burn_in=0)
 
 
-def run_chains(method: Any, y: Tensor, problem: Problem, callback: Callback | None) -> Posterior:
-    """All `method.states` to the end, and the posterior of the last; the callback is told the mean energy of a draw."""
+def last_energy(state: ChainState) -> float:
+    """Mean energy of the chains at the last draw; not a number before the first."""
+    return float(state.traces[-1][:, -1].mean()) if state.traces else math.nan
+
+
+def run_chains(
+    method: Any, y: Tensor, problem: Problem, callback: Callback | None, energy: Callable[..., float] = last_energy
+) -> Posterior:
+    """All `method.states` to the end, and the posterior of the last; the callback is told an energy of each state."""
     state = None
     for state in method.states(y, problem):
         if callback is not None:
-            energy = float(state.traces[-1][:, -1].mean()) if state.traces else math.nan
-            callback(state.step, method.total, energy)
+            callback(state.step, method.total, energy(state))
     return method.posterior(state, y, problem)
 
 

@@ -17,7 +17,6 @@ Dorta, Vicente, Agapito, Campbell, Simpson, "Structured uncertainty prediction n
 
 __all__ = ["ComponentNetwork", "low_rank_diagonal"]
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -34,12 +33,12 @@ from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, check_item, described, linear_part, real_image, silent
 from .schemes import start
-from .trained import require_range, trained
+from .trained import Ranged, require_range, trained
 from .whitened import Whitened
 
 
 @dataclass(frozen=True, eq=False)
-class ComponentNetwork:
+class ComponentNetwork(Ranged):
     """Posterior by a network that was trained for one kind of problem.
 
     Args:
@@ -91,10 +90,6 @@ class ComponentNetwork:
             FormatError: the file is damaged.
         """
         return cls(**trained(path, "ComponentNetwork"))
-
-    def scaled(self, low: float, high: float) -> "ComponentNetwork":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
 
     def predict(self, y: Tensor, problem: Problem | Sequence[Problem]) -> Prediction:
         """What the network says of each measurement of a batch, differentiable; images run from 0 to 1.

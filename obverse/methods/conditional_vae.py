@@ -14,7 +14,6 @@ Reference: Sohn, Lee, Yan, "Learning structured output representation using deep
 
 __all__ = ["ConditionalVAE", "condition"]
 
-import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -30,16 +29,16 @@ from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments
 from ..problem import Problem
 from ..solvers.result import Status
-from .base import Callback, check_item, described, real_image, silent
+from .base import Callback, check_item, check_least, described, real_image, silent
 from .schemes import start
-from .trained import require_range
+from .trained import Ranged, require_range
 from .whitened import Whitened
 
 _NUMBERS = 2**20  # pixels of draws in one pass
 
 
 @dataclass(frozen=True, eq=False)
-class ConditionalVAE:
+class ConditionalVAE(Ranged):
     """Mean, covariance and draws by a network trained for one kind of problem.
 
     Args:
@@ -80,8 +79,7 @@ class ConditionalVAE:
 
     def __post_init__(self):
         require_range(self.low, self.high, "ConditionalVAE")
-        if self.samples < 2 or self.rank < 0:
-            raise InputError(f"ConditionalVAE expects samples ≥ 2 and a rank ≥ 0, got {self.samples} and {self.rank}")
+        check_least(self, samples=2, rank=0)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "ConditionalVAE":
@@ -95,10 +93,6 @@ class ConditionalVAE:
         if not isinstance(network, networks.ConditionalVAE):
             raise InputError(f"expected weights of a ConditionalVAE in {path}, got those of a {type(network).__name__}")
         return cls(network, start=card.get("objective", {}).get("start", "solve"), card=card)
-
-    def scaled(self, low: float, high: float) -> "ConditionalVAE":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
 
     @torch.no_grad()
     def __call__(self, y: Tensor, problem: Problem, *, callback: Callback | None = None) -> Posterior:

@@ -38,19 +38,17 @@ from torch import Tensor
 
 from ..errors import InputError, NumericsError
 from ..noise.base import stream
-from ..posterior import Posterior, StreamingMoments, rhat
-from ..priors.denoiser import Denoises
+from ..posterior import Posterior, StreamingMoments
+from ..priors.denoiser import Denoises, check_denoiser, value_span
 from ..problem import Problem
-from ..solvers.result import Status
-from .base import Callback, check_item, described, linear_part, real_image, silent
+from .base import Callback, check_item, check_least, described, linear_part, real_image, silent
 from .chains import ChainState, projections_like
 from .data_draw import DataDraw, data_weight
+from .independent import at_once, common_facts, completed
 from .plug_and_play_data import DataTerm, smoothest_start
 from .schedule import Schedule
 
 _LEVELS, _DEPTH = 100, 50.0  # of the annealing by default; of a probability flow, from σ to σ/50
-_PIXELS = 2**17  # of all draws of a batch together: with a network of some million parameters about 1 GB
-_MISFIT = 2.0  # mean χ² of the draws beyond which they do not explain the data
 _ACCURACY = 1e-3  # of the data term, whose norm alone is used
 
 
@@ -103,16 +101,10 @@ class DecoupledAnnealing:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(
-                f"DecoupledAnnealing expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors"
-            )
+        check_denoiser(self.denoiser, "DecoupledAnnealing")
         if not 0 < self.spread <= 1:
             raise InputError(f"DecoupledAnnealing expects a spread above 0 and up to 1, got {self.spread}; 1 is usual")
-        for name, bound in {"samples": 2, "rank": 0, "batch": 1, "ode_steps": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise InputError(f"DecoupledAnnealing expects {name} of at least {bound}, got {value}; raise it")
+        check_least(self, samples=2, rank=0, batch=1, ode_steps=1)
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """The posterior of one measurement.
@@ -127,7 +119,7 @@ class DecoupledAnnealing:
             NumericsError: a draw was no longer finite.
         """
         levels, state = self._levels, None
-        size = self._batch(math.prod(problem.operator.image_shape))
+        size = at_once(self.batch, math.prod(problem.operator.image_shape))
         total = math.ceil(self.samples / size) * len(levels)
         for state in self.states(y, problem):
             done = state.first // size * len(levels) + state.step
@@ -146,8 +138,7 @@ class DecoupledAnnealing:
         operator, levels = linear_part(problem, "DecoupledAnnealing"), self._levels
         zero = real_image(operator, y, "DecoupledAnnealing")
         term = DataTerm(y, problem, None, _ACCURACY)
-        span = float(getattr(self.denoiser, "high", 1.0)) - float(getattr(self.denoiser, "low", 0.0))
-        start = smoothest_start(term, span).to(zero)
+        start = smoothest_start(term, value_span(self.denoiser)).to(zero)
         state = self._begin(start, 0, None) if state is None else state
         projections, data = projections_like(zero, self.seed), None
         while True:
@@ -185,39 +176,24 @@ class DecoupledAnnealing:
             InputError: fewer than two draws are finished.
         """
         state.flush()
-        levels, traces = self._levels, torch.cat(state.traces)[None].double() if state.traces else torch.zeros(1, 0)
-        count = traces.shape[1]
+        levels, count = self._levels, sum(map(len, state.traces))
         if count < 2:
             raise InputError(f"a posterior expects at least 2 finished draws, got {count}; run the annealing on")
         misfit = state.misfit / count
         diagnostics = {
-            "samples": count,
-            "ess": float(count),
-            **({"rhat": float(rhat(traces).max())} if count >= 4 else {}),
-            "levels": [levels[0], levels[-1]],
-            "steps": len(levels),
+            **common_facts(torch.cat(state.traces), levels, misfit),
             "spread": self.spread,
-            "chi2": misfit,
             "evaluations": state.evaluations,
             "seconds": state.seconds,
         }
         draws = torch.cat(state.draws) if state.draws else None
-        mean = state.moments.mean.to(state.x)
-        told = f"{count} independent draws, each along all {len(levels)} levels, with a mean chi2 of {misfit:.2f}"
-        status = (
-            Status(True, "schedule-completed", f"{told}; whether the levels are fine enough was not looked at")
-            if misfit <= _MISFIT
-            else Status(False, "misfit", f"{told}: they do not explain the data; take more levels")
-        )
+        mean, status = state.moments.mean.to(state.x), completed(count, len(levels), misfit)
         return described(self, mean, status, (), diagnostics, state.moments.covariance(), draws=draws)
 
     @property
     def _levels(self) -> tuple[float, ...]:
         chosen = Schedule.of(self.denoiser, _LEVELS) if self.schedule is None else self.schedule
         return chosen.known_to(self.denoiser).levels()
-
-    def _batch(self, pixels: int) -> int:
-        return max(_PIXELS // pixels, 1) if self.batch is None else self.batch
 
     def _estimate(self, state: AnnealingState, level: float) -> Tensor:
         """x̂ of every draw, by Euler's method along falling levels from the present one, the last step being D."""
@@ -235,7 +211,7 @@ class DecoupledAnnealing:
     def _begin(self, start: Tensor, first: int, state: AnnealingState | None) -> AnnealingState:
         """The next batch, at the first level around `start`."""
         shape = tuple(start.shape)
-        last = min(first + self._batch(start.numel()), self.samples)
+        last = min(first + at_once(self.batch, start.numel()), self.samples)
         generators = [stream(self.seed, i) for i in range(first, last)]
         if state is None:
             moments = StreamingMoments(shape, self.rank, dtype=start.dtype, device=start.device)

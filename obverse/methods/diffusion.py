@@ -30,16 +30,16 @@ from torch import Tensor
 
 from ..errors import InputError, NumericsError
 from ..noise.base import stream
-from ..posterior import Covariance, Posterior, StreamingMoments, rhat
-from ..priors.denoiser import Denoises
+from ..posterior import Covariance, Posterior, StreamingMoments
+from ..priors.denoiser import check_denoiser, value_span
 from ..problem import Problem
 from ..solvers.algebra import squared
-from ..solvers.result import Status
-from .base import Callback, check_item, described, linear_part, real_image, silent
+from .base import Callback, check_item, check_least, described, linear_part, real_image, silent
 from .chains import projections_like
 from .diffusion_start import SmoothStart
 from .guidance import MMPS, TMPD, Guidance, Look, Measured, PiGDM
 from .guidance_walks import DDRM, DPS, DiffPIR, Walk
+from .independent import at_once, common_facts, completed
 from .reverse_diffusion import Flow, white
 from .schedule import Schedule
 
@@ -52,9 +52,7 @@ GUIDANCES: dict[str, type[Guidance]] = {
     "ddrm": DDRM,
 }
 
-_PIXELS = 2**17  # of all draws of a batch together: with a network of some million parameters about 1 GB
 _NARROW = 0.7  # variance of the start along the widest component over what it should be, below which that shows
-_MISFIT = 2.0  # mean χ² of the draws beyond which they do not explain the data
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +63,7 @@ class Diffusion:
         denoiser: anything with `denoise(x, sigma)`, differentiable but for "diffpir" and "ddrm".
         guidance: "mmps", "tmpd", "pigdm", "diffpir", "dps" or "ddrm", or one of these from `methods.guidance` with
             settings of its own.
-        schedule: levels; by default those of `Schedule.of`: 20 from the range of the images to 1/255 of it.
+        schedule: levels; by default those of `Schedule.of`: 20 from a quarter of the range of the images to its 1/255.
         samples: number of draws, at least 2.
         path: "flow" or "ancestral"; "dps" and "ddrm" have walks of their own.
         rank: factors of the streamed covariance.
@@ -94,8 +92,7 @@ class Diffusion:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(f"Diffusion expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors")
+        check_denoiser(self.denoiser, "Diffusion")
         if not (isinstance(self.guidance, Guidance) or self.guidance in GUIDANCES):
             raise InputError(
                 f"Diffusion expects a guidance out of {', '.join(GUIDANCES)}, or an object of `methods.guidance`, got "
@@ -103,10 +100,7 @@ class Diffusion:
             )
         if self.path not in ("flow", "ancestral"):
             raise InputError(f'Diffusion expects path "flow" or "ancestral", got {self.path!r}; choose one')
-        for name, bound in {"samples": 2, "rank": 0, "batch": 1}.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise InputError(f"Diffusion expects {name} of at least {bound}, got {value}; raise it")
+        check_least(self, samples=2, rank=0, batch=1)
 
     @property
     def _guidance(self) -> Guidance:
@@ -141,24 +135,18 @@ class Diffusion:
                 kept.append(draws)
         guidance, levels, covariance = self._guidance, schedule.levels(), moments.covariance()
         spread = _start_spread(torch.cat(begun_at), covariance, levels[0]) if self.rank else 1.0
-        traced = torch.cat(traces)[None].double()
         diagnostics = {
             "guidance": type(guidance).__name__,
             **guidance.report(),
-            "samples": self.samples,
-            "ess": float(self.samples),
-            **({"rhat": float(rhat(traced).max())} if self.samples >= 4 else {}),
-            "levels": [levels[0], levels[-1]],
-            "steps": len(levels),
+            **common_facts(torch.cat(traces), levels, misfit / self.samples),
             "start_spread": spread,
-            "chi2": misfit / self.samples,
             "evaluations": evaluations,
             "seconds": time.perf_counter() - begun,
         }
         return described(
             self,
             moments.mean.to(zero),
-            self._status(misfit / self.samples, spread, len(levels)),
+            completed(self.samples, len(levels), misfit / self.samples, ", or guidance='mmps'", _narrow(spread)),
             (),
             diagnostics,
             covariance,
@@ -173,13 +161,13 @@ class Diffusion:
         self, y: Tensor, problem: Problem, zero: Tensor, schedule: Schedule, callback: Callback
     ) -> Iterator[tuple[Tensor, Tensor, int]]:
         """Finished draws, some at a time, where they began, and what they cost."""
-        span = float(getattr(self.denoiser, "high", 1.0)) - float(getattr(self.denoiser, "low", 0.0))
+        span = value_span(self.denoiser)
         data = Measured(y, problem, span)
         start, levels = SmoothStart(data.term, span), schedule.levels()
-        at_once = max(_PIXELS // zero.numel(), 1) if self.batch is None else self.batch
-        firsts = range(0, self.samples, at_once)
+        size = at_once(self.batch, zero.numel())
+        firsts = range(0, self.samples, size)
         for number, first in enumerate(firsts):
-            generators = [stream(self.seed, i) for i in range(first, min(first + at_once, self.samples))]
+            generators = [stream(self.seed, i) for i in range(first, min(first + size, self.samples))]
             begin = start.draws(zero, generators)
             begin = begin + levels[0] * white(begin, generators)
             walk = self._walk(data, begin, levels, generators)
@@ -221,17 +209,11 @@ class Diffusion:
                     x = mean + kept * (x - mean) + to * math.sqrt(1 - kept) * white(x, generators)
             yield x, look
 
-    def _status(self, misfit: float, spread: float, steps: int) -> Status:
-        told = f"{self.samples} independent draws, each along all {steps} levels, with a mean chi2 of {misfit:.2f}"
-        if not misfit <= _MISFIT:
-            advice = "they do not explain the data; take more levels, or guidance='mmps'"
-            return Status(False, "misfit", f"{told}: {advice}")
-        if spread < _NARROW:
-            advice = (
-                f"the start had {spread:.2f} of the variance that the widest component needs; start at a higher level"
-            )
-            return Status(False, "start", f"{told}: {advice}")
-        return Status(True, "schedule-completed", f"{told}; whether the levels are fine enough was not looked at")
+
+def _narrow(spread: float) -> str:
+    """What is wrong with the start, if it was too narrow."""
+    told = f"the start had {spread:.2f} of the variance that the widest component needs; start at a higher level"
+    return told if spread < _NARROW else ""
 
 
 def _start_spread(starts: Tensor, covariance: Covariance, level: float) -> float:

@@ -18,7 +18,6 @@ Jacobian regularization", ICML 2021.
 
 __all__ = ["Equilibrium"]
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +34,7 @@ from ..solvers.anderson import anderson
 from ..solvers.result import Result, Status
 from .base import Callback, silent
 from .schemes import SCHEMES, start
-from .trained import require_range, trained
+from .trained import Ranged, require_range, trained
 from .whitened import Whitened, through
 
 _SCHEMES = ("pgd", "hqs", "modl", "gradient")  # their state is one image
@@ -44,7 +43,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Equilibrium:
+class Equilibrium(Ranged):
     """The fixed point of a learned stage.
 
     Args:
@@ -107,10 +106,6 @@ class Equilibrium:
     def load(cls, path: str | os.PathLike[str]) -> "Equilibrium":
         """Weights trained by a recipe whose objective names this method, with the settings they were trained with."""
         return cls(**trained(path, "Equilibrium"))
-
-    def scaled(self, low: float, high: float) -> "Equilibrium":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
 
     def reconstruct(self, y: Tensor, problem: Problem | Sequence[Problem]) -> Tensor:
         """The fixed point of each measurement, differentiable in weights and data by the implicit function theorem.

@@ -40,7 +40,7 @@ from ..posterior import Posterior, StreamingMoments
 from ..priors.base import Prior
 from ..problem import Problem
 from .base import Callback, check_item
-from .chains import ChainState, check_chains, dispersed_start, gathered, projections_like, run_chains
+from .chains import Chained, ChainState, check_chains, dispersed_start, gathered, projections_like, run_chains
 from .kernels import Kernel, stationary_variance
 from .plan import plan
 from .target import Target
@@ -66,7 +66,7 @@ class LangevinState(ChainState):
 
 
 @dataclass(frozen=True)
-class Langevin:
+class Langevin(Chained):
     """Markov chain Monte Carlo for an explicit prior.
 
     Args:
@@ -149,16 +149,6 @@ class Langevin:
         """
         return run_chains(self, y, problem, callback)
 
-    @property
-    def warm_up(self) -> int:
-        """Steps of burn-in."""
-        return self.samples * self.thin // 2 if self.burn_in is None else self.burn_in
-
-    @property
-    def total(self) -> int:
-        """Kernel steps per chain."""
-        return self.warm_up + self.samples * self.thin
-
     def states(self, y: Tensor, problem: Problem, state: LangevinState | None = None) -> Iterator[LangevinState]:
         """The chains step by step, each state yielded before the next is computed.
 
@@ -184,11 +174,8 @@ class Langevin:
                 state.burn_in_mean = state.burn_in_mean + (state.x.mean(0) - state.burn_in_mean) / state.step
                 if state.step == self.warm_up // 2:
                     target = self._retune(state, y, problem)
-            after = state.step - self.warm_up
-            if after > 0 and after % self.thin == 0:
-                flat = state.x.reshape(self.chains, -1)
-                energy = target.energy(state.x)[:, None].to(flat)
-                state.record(state.x, torch.cat([flat @ projections, energy], dim=1).cpu(), self.keep_samples)
+            if self.draws_at(state.step):
+                state.watch(state.x, projections, target.energy(state.x), self.keep_samples)
             state.seconds += time.perf_counter() - begun
             yield state
 

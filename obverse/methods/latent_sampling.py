@@ -37,9 +37,9 @@ from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments
 from ..problem import Problem
 from .base import Callback
-from .chains import ChainState, check_chains, gathered, projections_like
+from .chains import Chained, ChainState, check_chains, gathered, projections_like, run_chains
 from .latent_likelihood import LatentLikelihood
-from .trained import require_range
+from .trained import Ranged, require_range
 
 _WANTED = 0.25  # acceptance of proposals, and of swaps
 _DECAY = 0.6  # of the steps of the adaptation, (step + 1)^−0.6
@@ -77,7 +77,7 @@ class LadderState(ChainState):
 
 
 @dataclass(frozen=True, eq=False)
-class LatentSampling:
+class LatentSampling(Chained, Ranged):
     """Preconditioned Crank–Nicolson with parallel tempering.
 
     Args:
@@ -132,10 +132,6 @@ class LatentSampling:
         """With a decoder trained by a recipe with the objective Evidence."""
         return cls(**decoder(path))
 
-    def scaled(self, low: float, high: float) -> "LatentSampling":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
-
     @torch.no_grad()
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """Run all chains and gather the posterior.
@@ -151,22 +147,7 @@ class LatentSampling:
         Raises:
             InputError: the data or the decoder do not fit.
         """
-        state = None
-        for state in self.states(y, problem):
-            if callback is not None:
-                callback(state.step, self.total, float(state.potential[:, 0].mean()))
-        assert state is not None
-        return self.posterior(state, y, problem)
-
-    @property
-    def warm_up(self) -> int:
-        """Steps of burn-in."""
-        return self.samples * self.thin // 2 if self.burn_in is None else self.burn_in
-
-    @property
-    def total(self) -> int:
-        """Steps per chain."""
-        return self.warm_up + self.samples * self.thin
+        return run_chains(self, y, problem, callback, lambda state: float(state.potential[:, 0].mean()))
 
     @torch.no_grad()
     def states(self, y: Tensor, problem: Problem, state: LadderState | None = None) -> Iterator[LadderState]:
@@ -182,12 +163,10 @@ class LatentSampling:
                 self._swapped(state)
             state.step += 1
             state.x = state.z[:, 0]
-            after = state.step - self.warm_up
-            if after > 0 and after % self.thin == 0:
+            if self.draws_at(state.step):
                 means, variances, draws = likelihood.images(state.x, state.white((2, larger), likelihood.like.dtype))
                 state.within += variances.double().sum(0)
-                trace = torch.cat([means.flatten(1) @ projections, state.potential[:, :1].to(means)], 1)
-                state.record(means, trace.cpu(), False)
+                state.watch(means, projections, state.potential[:, 0], False)
                 if self.keep_samples:
                     state.draws.append(draws)
             state.evaluations += likelihood.evaluations - before
@@ -201,7 +180,7 @@ class LatentSampling:
             InputError: there are fewer than four draws per chain yet.
         """
         likelihood = LatentLikelihood(y, problem, self.vae, self.low, self.high, "LatentSampling")
-        steps, mean = max(state.step - self.warm_up, 1), state.moments.mean.to(likelihood.like)
+        steps = max(state.step - self.warm_up, 1)
         facts = {
             "likelihood": likelihood.words,
             "acceptance": state.accepted / (steps * self.chains),

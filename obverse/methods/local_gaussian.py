@@ -21,7 +21,7 @@ from torch import Tensor
 from ..errors import InputError, NumericsError
 from ..posterior import Posterior
 from ..posterior.updated import UpdatedCovariance
-from ..priors.denoiser import Denoises
+from ..priors.denoiser import Denoises, check_denoiser
 from ..priors.jacobian import Jacobian
 from ..problem import Problem
 from ..solvers.result import Status
@@ -67,10 +67,7 @@ class LocalGaussian:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(
-                f"LocalGaussian expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors"
-            )
+        check_denoiser(self.denoiser, "LocalGaussian")
         if self.sigma is not None and not 0 < self.sigma < float("inf"):
             raise InputError(f"LocalGaussian expects a positive sigma, got {self.sigma}; it is in units of the image")
         if not 0 < self.tolerance < 1:

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..posterior.estimate import Estimate
-from ..priors.denoiser import Denoises
+from ..priors.denoiser import check_denoiser
 from ..problem import Problem
 from ..solvers.result import Result, Status
 from .base import Callback, silent
@@ -100,11 +100,7 @@ class PlugAndPlay:
     start: Tensor | None = None
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(
-                f"PlugAndPlay expects a denoiser with denoise(x, sigma), got {type(self.denoiser).__name__}; "
-                "see obverse.priors"
-            )
+        check_denoiser(self.denoiser, "PlugAndPlay")
         if self.scheme not in _SCHEMES:
             raise InputError(f"PlugAndPlay expects a scheme out of {', '.join(_SCHEMES)}, got {self.scheme!r}")
         if isinstance(self.sigma, Sequence | Tensor):

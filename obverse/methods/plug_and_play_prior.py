@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..priors.denoiser import known_levels, value_span
 
 
 class CountedDenoiser:
@@ -23,11 +24,11 @@ class CountedDenoiser:
     @property
     def span(self) -> float:
         """Range of the images."""
-        return float(getattr(self.denoiser, "high", 1.0)) - float(getattr(self.denoiser, "low", 0.0))
+        return value_span(self.denoiser)
 
     def within(self, sigma: float) -> float:
         """The nearest noise level that the denoiser knows."""
-        low, high = getattr(self.denoiser, "sigma_range", (0.0, float("inf")))
+        low, high = known_levels(self.denoiser)
         return min(max(sigma, low), high)
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..priors.denoiser import known_levels, value_span
 
 # In units of the range of the images: the first hides what data leave open, the last is the step of 8 bits.
 _HIGH, _LOW = 0.25, 1 / 255
@@ -59,11 +60,11 @@ class Schedule:
 
     @classmethod
     def of(cls, denoiser: Any, steps: int = 20) -> "Schedule":
-        """Geometric levels from the range of a denoiser's images, or the highest it knows, to 1/255 of that range.
+        """Geometric levels from a quarter of the range of a denoiser's images, or the highest it knows, to its 1/255.
 
         A denoiser that names no range is taken for one of images of unit variance: from 10 to 1/255.
         """
-        span = float(getattr(denoiser, "high", 1.0)) - float(getattr(denoiser, "low", 0.0))
+        span = value_span(denoiser)
         first = _HIGH if hasattr(denoiser, "high") else _UNIT
         return cls(first * span, _LOW * span, steps, math.inf).known_to(denoiser)
 
@@ -92,7 +93,7 @@ class Schedule:
         Below its range a denoiser is asked nonetheless: there D(x, σ) − x is of the order of σ at most, and to stop
         before would leave out a spread of that order.
         """
-        return self.within(0.0, getattr(denoiser, "sigma_range", (0.0, math.inf))[1])
+        return self.within(0.0, known_levels(denoiser)[1])
 
     def below(self, sigma: float) -> tuple[float, ...]:
         """As many levels from `sigma` on, for a walk that starts at data with noise of this level.

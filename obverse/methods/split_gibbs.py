@@ -24,7 +24,6 @@ plug-and-play priors", NeurIPS 2024 (PnP-DM). Those of `data_draw`.
 
 __all__ = ["SplitGibbs", "SplitState"]
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -34,10 +33,10 @@ from torch import Tensor
 
 from ..errors import InputError, NumericsError
 from ..posterior import Posterior, StreamingMoments
-from ..priors.denoiser import Denoises
+from ..priors.denoiser import Denoises, check_denoiser, check_level, known_levels
 from ..problem import Problem
 from .base import Callback, check_item, linear_part
-from .chains import ChainState, check_chains, dispersed_start, gathered, projections_like, run_chains
+from .chains import Chained, ChainState, check_chains, dispersed_start, gathered, projections_like, run_chains
 from .data_draw import DataDraw, data_weight
 from .plug_and_play_data import DataTerm
 from .reverse_diffusion import reverse_diffusion
@@ -64,7 +63,7 @@ class SplitState(ChainState):
 
 
 @dataclass(frozen=True, eq=False)
-class SplitGibbs:
+class SplitGibbs(Chained):
     """Markov chains that sample a posterior with a denoiser as the prior, for any linear operator.
 
     Args:
@@ -110,14 +109,9 @@ class SplitGibbs:
     seed: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(f"SplitGibbs expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors")
-        low, high = self._known
-        if self.rho is not None and not (0 < self.rho < math.inf and low <= self.rho <= high):
-            raise InputError(
-                f"SplitGibbs expects a rho that the denoiser knows, from {low:.3g} to {high:.3g}, got {self.rho}; it "
-                "is in units of the image"
-            )
+        check_denoiser(self.denoiser, "SplitGibbs")
+        if self.rho is not None:
+            check_level(self.rho, self.denoiser, "SplitGibbs expects a rho")
         check_chains(self)
         if self.annealing is not None and self.warm_up < self.annealing.steps:
             raise InputError(
@@ -146,14 +140,7 @@ class SplitGibbs:
     @property
     def warm_up(self) -> int:
         """Steps of burn-in."""
-        if self.burn_in is not None:
-            return self.burn_in
-        return self.samples * self.thin // 2 if self.annealing is None else self.annealing.steps
-
-    @property
-    def total(self) -> int:
-        """Steps per chain."""
-        return self.warm_up + self.samples * self.thin
+        return super().warm_up if self.annealing is None or self.burn_in is not None else self.annealing.steps
 
     @torch.no_grad()
     def states(self, y: Tensor, problem: Problem, state: SplitState | None = None) -> Iterator[SplitState]:
@@ -185,11 +172,8 @@ class SplitGibbs:
                 state.weight = data_weight(DataTerm(y, problem, None, _ACCURACY), state.x.mean(0))
                 data = DataDraw(y, operator, state.weight)
                 state.bend = data.bend
-            after = state.step - self.warm_up
-            if after > 0 and after % self.thin == 0:
-                flat = state.x.reshape(self.chains, -1)
-                energy = data.energy(state.x)[:, None].to(flat)
-                state.record(state.x, torch.cat([flat @ projections, energy], dim=1).cpu(), self.keep_samples)
+            if self.draws_at(state.step):
+                state.watch(state.x, projections, data.energy(state.x), self.keep_samples)
             state.seconds += time.perf_counter() - begun
             yield state
 
@@ -224,15 +208,11 @@ class SplitGibbs:
         chosen = Schedule(rho, rho / _DEPTH, _LEVELS) if self.reverse is None else self.reverse
         return chosen.known_to(self.denoiser)
 
-    @property
-    def _known(self) -> tuple[float, float]:
-        return getattr(self.denoiser, "sigma_range", (0.0, math.inf))
-
     def _begin(self, y: Tensor, problem: Problem) -> SplitState:
         image, x, generators = dispersed_start(self, y, problem)
         weight = data_weight(DataTerm(y, problem, None, _ACCURACY), image)
         bend = DataDraw(y, linear_part(problem, "SplitGibbs"), weight).bend
-        low, high = self._known
+        low, high = known_levels(self.denoiser)
         rho = min(max((_COUPLING / bend) ** 0.5, low), high) if self.rho is None else self.rho
         return SplitState(
             step=0,

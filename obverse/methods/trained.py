@@ -1,13 +1,16 @@
 """From a file of weights to the method that it was trained as: the card's objective tells which, and how it was set."""
 
-__all__ = ["require_range", "trained"]
+__all__ = ["Ranged", "require_range", "trained"]
 
+import dataclasses
 import math
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import InputError
 from ..networks import load
+
+Method = TypeVar("Method")
 
 
 def trained(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
@@ -24,6 +27,14 @@ def trained(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
         instead = f"of a {found}" if found else "of no method (a denoiser is read with priors.load)"
         raise InputError(f"expected weights of a method {kind} in {path}, got those {instead}")
     return {"channels": card.get("channels", 1), **settings, "network": network, "card": card}
+
+
+class Ranged:
+    """A method, a dataclass, for images whose values run from `low` to `high`."""
+
+    def scaled(self: Method, low: float, high: float) -> Method:
+        """The same method for images whose values run from `low` to `high`."""
+        return dataclasses.replace(self, low=float(low), high=float(high))  # type: ignore[type-var]
 
 
 def require_range(low: float, high: float, method: str) -> None:

@@ -23,7 +23,7 @@ from ..noise import Gaussian
 from ..operators import Identity
 from ..posterior import DirectionalMoments, Posterior
 from ..posterior.product import ProductCovariance
-from ..priors.denoiser import Denoiser, Denoises
+from ..priors.denoiser import Denoiser, Denoises, check_denoiser
 from ..priors.jacobian import Jacobian
 from ..priors.moments import directional_moments
 from ..problem import Problem
@@ -61,8 +61,7 @@ class Tweedie:
     moments: int = 0
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(f"Tweedie expects a denoiser, got {type(self.denoiser).__name__}; see obverse.priors")
+        check_denoiser(self.denoiser, "Tweedie")
         if min(self.rank, self.probes) < 1:
             raise InputError(f"Tweedie expects rank and probes of at least 1, got {self.rank, self.probes}")
         if not 0 <= self.moments <= self.rank:

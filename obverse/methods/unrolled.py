@@ -11,7 +11,6 @@ References: Monga, Li, Eldar, "Algorithm unrolling", IEEE SPM 2021; of each sche
 
 __all__ = ["Unrolled"]
 
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +26,12 @@ from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, silent
 from .schemes import SCHEMES, start
-from .trained import require_range, trained
+from .trained import Ranged, require_range, trained
 from .whitened import Whitened, through
 
 
 @dataclass(frozen=True, eq=False)
-class Unrolled:
+class Unrolled(Ranged):
     """A learned reconstruction of K stages.
 
     Args:
@@ -76,10 +75,6 @@ class Unrolled:
     def load(cls, path: str | os.PathLike[str]) -> "Unrolled":
         """Weights trained by a recipe whose objective names this method, with the settings they were trained with."""
         return cls(**trained(path, "Unrolled"))
-
-    def scaled(self, low: float, high: float) -> "Unrolled":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
 
     def reconstruct(
         self,

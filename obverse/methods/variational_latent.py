@@ -17,7 +17,6 @@ recognition and machine learning", 2006, section 10.1.2.
 
 __all__ = ["VariationalLatent"]
 
-import dataclasses
 import math
 import os
 import time
@@ -33,10 +32,10 @@ from ..noise.base import stream
 from ..posterior import Posterior, StreamingMoments
 from ..problem import Problem
 from ..solvers.result import Status
-from .base import Callback, described, silent
+from .base import Callback, check_least, described, silent
 from .latent_likelihood import LatentLikelihood
 from .latent_sampling import decoder
-from .trained import require_range
+from .trained import Ranged, require_range
 
 _STARTS = 256  # draws of the prior of which the likeliest begins
 _TOGETHER = 64  # draws decoded at once at the end
@@ -44,7 +43,7 @@ _STEADY = 3.0  # standard errors by which the bound may still differ between the
 
 
 @dataclass(frozen=True, eq=False)
-class VariationalLatent:
+class VariationalLatent(Ranged):
     """Variational inference in the latent variables.
 
     Args:
@@ -84,10 +83,7 @@ class VariationalLatent:
 
     def __post_init__(self):
         require_range(self.low, self.high, "VariationalLatent")
-        least = {"iterations": 20, "samples": 2, "rank": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise InputError(f"VariationalLatent expects {name} ≥ {bound}, got {getattr(self, name)}; raise it")
+        check_least(self, iterations=20, samples=2, rank=0)
         for name in ("rate", "weight"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InputError(f"VariationalLatent expects a positive {name}, got {getattr(self, name)}")
@@ -96,10 +92,6 @@ class VariationalLatent:
     def load(cls, path: str | os.PathLike[str]) -> "VariationalLatent":
         """With a decoder trained by a recipe with the objective Evidence."""
         return cls(**decoder(path))
-
-    def scaled(self, low: float, high: float) -> "VariationalLatent":
-        """The same method for images whose values run from `low` to `high`."""
-        return dataclasses.replace(self, low=float(low), high=float(high))
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Posterior:
         """Fit q and make the posterior of the image from it.

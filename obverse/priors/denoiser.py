@@ -11,6 +11,7 @@ Efron, "Tweedie's formula and selection bias", JASA 2011.
 
 import copy
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .tiles import HALO, by_tiles, tile_side
 
-__all__ = ["Denoiser", "Denoises"]
+__all__ = ["Denoiser", "Denoises", "check_denoiser", "check_level", "known_levels", "value_span"]
 
 
 @runtime_checkable
@@ -31,6 +32,41 @@ class Denoises(Protocol):
     def denoise(self, x: Tensor, sigma: float | Tensor) -> Tensor:
         """E[image | image + σε = x] for `x` of shape `(*batch, C, H, W)`, σ a number or of the batch's shape."""
         ...
+
+
+def check_denoiser(denoiser: object, method: str) -> None:
+    """Refuse what cannot denoise.
+
+    Raises:
+        InputError: it has no `denoise`.
+    """
+    if not isinstance(denoiser, Denoises):
+        raise InputError(
+            f"{method} expects a denoiser with denoise(x, sigma), got {type(denoiser).__name__}; see obverse.priors"
+        )
+
+
+def check_level(level: float, denoiser: object, words: str) -> None:
+    """Refuse a noise level outside those that a denoiser knows.
+
+    Raises:
+        InputError: it is, or it is not positive.
+    """
+    low, high = known_levels(denoiser)
+    if not (0 < level < math.inf and low <= level <= high):
+        raise InputError(
+            f"{words} that the denoiser knows, from {low:.3g} to {high:.3g}, got {level}; it is in units of the image"
+        )
+
+
+def known_levels(denoiser: object) -> tuple[float, float]:
+    """The noise levels that a denoiser knows: its `sigma_range`, or all."""
+    return getattr(denoiser, "sigma_range", (0.0, math.inf))
+
+
+def value_span(denoiser: object) -> float:
+    """The range of the images that a denoiser knows; 1 where it names none."""
+    return float(getattr(denoiser, "high", 1.0)) - float(getattr(denoiser, "low", 0.0))
 
 
 @dataclass(frozen=True, eq=False)

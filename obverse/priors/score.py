@@ -12,7 +12,6 @@ References: Efron, "Tweedie's formula and selection bias", JASA 2011. Laumont et
 play priors: when Langevin meets Tweedie", SIAM J. Imaging Sciences 2022.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .base import Hessian, Prior
-from .denoiser import Denoises
+from .denoiser import Denoises, check_denoiser, check_level
 from .field import GaussianField
 from .gradient_step import GradientStep
 from .jacobian import Jacobian
@@ -52,17 +51,8 @@ class Score(Prior):
     dimensions: int = 2
 
     def __post_init__(self):
-        if not isinstance(self.denoiser, Denoises):
-            raise InputError(
-                f"Score expects a denoiser with denoise(x, sigma), got {type(self.denoiser).__name__}; "
-                "see obverse.priors"
-            )
-        low, high = getattr(self.denoiser, "sigma_range", (0.0, math.inf))
-        if not (0 < self.sigma < math.inf and low <= self.sigma <= high):
-            raise InputError(
-                f"Score expects a sigma that the denoiser knows, from {low:.3g} to {high:.3g}, got {self.sigma}; "
-                "it is in units of the image"
-            )
+        check_denoiser(self.denoiser, "Score")
+        check_level(self.sigma, self.denoiser, "Score expects a sigma")
         shape = getattr(self.denoiser, "image_shape", None)
         if shape is not None:
             object.__setattr__(self, "image_shape", tuple(shape))

@@ -8,24 +8,15 @@ import torch
 import obverse as ob
 from obverse.errors import InputError, NumericsError
 from obverse.methods import DecoupledAnnealing, Schedule
-
-SHAPE, NOISE = (1, 6, 6), 0.2
-FIELD = ob.priors.GaussianField.power_law(SHAPE, 2.0, 0.3, mean=0.4)
+from tests.methods.blurred_field import FIELD, NOISE, SHAPE, Broken, blurred, information, measured, modes
 
 
 def problem(noise=NOISE):
-    kernel = torch.tensor([[1.0, 6.0, 1.0]], dtype=torch.float64) / 8
-    return ob.Problem(ob.operators.Convolution(kernel, SHAPE), ob.noise.Gaussian(noise))
+    return blurred(6.0, noise)
 
 
 def data_precision(noise=NOISE):
-    basis = torch.zeros(SHAPE, dtype=torch.float64)
-    basis[0, 0, 0] = 1.0
-    return torch.fft.fft2(problem().operator(basis)).abs().square() / noise**2
-
-
-def modes(x):
-    return torch.fft.fft2(x, norm="ortho")
+    return information(problem().operator, noise)
 
 
 def walk_law(levels, ode_steps=1, noise=NOISE, spread=1.0):
@@ -47,7 +38,7 @@ def walk_law(levels, ode_steps=1, noise=NOISE, spread=1.0):
 def drawn(method, noise=NOISE):
     """Draws in Fourier modes, less the mean of their own law, and the posterior."""
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     posterior = method(y, p)
     image = modes(p.operator.adjoint(y)) / NOISE**2 / data_precision()  # type: ignore[attr-defined]
     centre = modes(torch.full(SHAPE, 0.4, dtype=torch.float64))
@@ -89,7 +80,7 @@ def test_the_law_tends_to_the_posterior_with_the_levels_but_not_by_the_probabili
 
 def test_draws_do_not_depend_on_the_batch_and_go_on_where_they_stopped():
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     options = {"schedule": Schedule(20.0, 0.01, 6), "samples": 5, "rank": 2}
     whole = DecoupledAnnealing(FIELD, **options)(y, p)
     method, state = DecoupledAnnealing(FIELD, batch=2, **options), None
@@ -127,7 +118,7 @@ def test_what_does_not_explain_the_data_is_said():
             return torch.zeros_like(x) + 100.0
 
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     posterior = DecoupledAnnealing(Stubborn(), schedule=Schedule(50.0, 0.001, 4), samples=3)(y, p)
     assert not posterior.status.converged and posterior.status.reason == "misfit"
     assert posterior.diagnostics["levels"][0] == 5.0
@@ -141,10 +132,5 @@ def test_it_refuses_what_it_cannot_do():
             DecoupledAnnealing(FIELD, **options)
     with pytest.raises((InputError, TypeError), match="denoise|Denoises"):
         DecoupledAnnealing(ob.priors.TotalVariation())  # type: ignore[arg-type]
-
-    class Broken:
-        def denoise(self, x, sigma):
-            return x / 0
-
     with pytest.raises(NumericsError, match="level 1 of"):
         DecoupledAnnealing(Broken(), samples=2)(torch.zeros(SHAPE, dtype=torch.float64), problem())

@@ -8,9 +8,10 @@ import torch
 import obverse as ob
 from obverse.errors import InputError, NumericsError
 from obverse.methods import Diffusion, Schedule
-from obverse.methods.diffusion import GUIDANCES, _start_spread
+from obverse.methods.diffusion import GUIDANCES, _narrow, _start_spread
 from obverse.methods.guidance import MMPS, TMPD, PiGDM
 from obverse.methods.guidance_walks import DDRM, DPS, DiffPIR
+from obverse.methods.independent import completed
 
 SHAPE, N, NOISE = (1, 6, 6), 36, 0.15
 FIELD = ob.priors.GaussianField.power_law(SHAPE, 2.0, variance=0.3, mean=0.5)
@@ -264,9 +265,9 @@ def test_a_start_that_is_too_narrow_is_told():
     starts = 2 * torch.randn(4000, *SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     spread = _start_spread(starts, covariance, 1.0)
     assert spread == pytest.approx(4 / (5 + 1), rel=0.1)
-    status = Diffusion(FIELD)._status(1.0, spread, 14)
+    status = completed(8, 14, 1.0, narrow=_narrow(spread))
     assert not status.converged and status.reason == "start" and "higher level" in status.message
-    assert Diffusion(FIELD)._status(1.0, 1.0, 14).converged
+    assert completed(8, 14, 1.0, narrow=_narrow(1.0)).converged
 
 
 def test_draws_that_do_not_explain_the_data_are_told():
@@ -311,7 +312,8 @@ def test_progress_interrupts_and_what_is_refused():
 
     with pytest.raises(InputError, match="diffpir"):
         Diffusion(Stepped(), schedule=SCHEDULE)(y, problem)
-    assert Diffusion(Stepped(), "diffpir", samples=2, schedule=SCHEDULE)(y, problem).draws is not None
+    stepped, known = (Diffusion(p, "diffpir", samples=2, schedule=SCHEDULE)(y, problem) for p in (Stepped(), FIELD))
+    assert torch.equal(stepped.draws, known.draws)
     with pytest.raises(InputError, match="diagonal"):
         Diffusion(FIELD, "ddrm", samples=2)(*case("tomography"))
     with pytest.raises(InputError, match="whose level"):

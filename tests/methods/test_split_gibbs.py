@@ -11,25 +11,15 @@ from obverse.methods import Schedule, SplitGibbs
 from obverse.methods.data_draw import DataDraw
 from obverse.methods.reverse_diffusion import reverse_diffusion
 from obverse.noise.base import stream
-
-SHAPE, NOISE = (1, 6, 6), 0.2
-FIELD = ob.priors.GaussianField.power_law(SHAPE, 2.0, 0.3, mean=0.4)
+from tests.methods.blurred_field import FIELD, NOISE, SHAPE, Broken, blurred, information, measured, modes
 
 
 def problem(noise=NOISE):
-    kernel = torch.tensor([[1.0, 2.0, 1.0]], dtype=torch.float64) / 4
-    return ob.Problem(ob.operators.Convolution(kernel, SHAPE), ob.noise.Gaussian(noise))
+    return blurred(2.0, noise)
 
 
 def data_precision(noise=NOISE):
-    """|H|²/s² of every Fourier mode, in FFT order."""
-    basis = torch.zeros(SHAPE, dtype=torch.float64)
-    basis[0, 0, 0] = 1.0
-    return torch.fft.fft2(problem().operator(basis)).abs().square() / noise**2
-
-
-def modes(x):
-    return torch.fft.fft2(x, norm="ortho")
+    return information(problem().operator, noise)
 
 
 def short(**options):
@@ -114,7 +104,7 @@ REVERSE = Schedule(1.0, 0.004, 12)
 @pytest.mark.parametrize(("rho", "coupled"), [(0.15, True), (0.35, False)])
 def test_the_chain_has_its_stationary_law_in_closed_form(rho, coupled):
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     method = short(rho=rho, reverse=REVERSE, samples=20, burn_in=25, chains=100)
     posterior = method(y, p)
     assert posterior.diagnostics["coupling"] == ("exact" if coupled else "split")
@@ -156,7 +146,7 @@ def test_the_bias_of_the_split_vanishes_with_rho_and_the_pace_as_well():
 
 def test_by_default_it_is_the_posterior():
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     truth = ob.methods.Gaussian(FIELD)(y, p)
     posterior = SplitGibbs(FIELD, samples=120, burn_in=30, chains=16, rank=4, max_rhat=1.06, min_ess=150)(y, p)
     assert posterior.status.converged, posterior.status
@@ -168,7 +158,7 @@ def test_by_default_it_is_the_posterior():
 
 def test_an_annealed_chain_forgets_a_far_start_at_once():
     p = problem()
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     truth = ob.methods.Gaussian(FIELD)(y, p)
     far = {"start": torch.full(SHAPE, 40.0), "samples": 4, "chains": 60, "rho": 0.03}
     annealed = short(annealing=Schedule(5.0, 0.03, 15), burn_in=15, **far)
@@ -217,7 +207,7 @@ def test_levels_of_a_network_are_kept_to():
             return FIELD.denoise(x, sigma)
 
     p = problem(0.05)
-    y = p.simulate(FIELD.sample(1, seed=1)[0], seed=2)
+    y = measured(p)
     facts = SplitGibbs(Known(), samples=4, burn_in=4, annealing=Schedule(3.0, 0.1, 4))(y, p).diagnostics
     assert facts["rho"] == 0.1 and facts["levels"] == 10 and facts["coupling"] == "split"
     for rho in (0.05, 1.1, math.nan):
@@ -230,6 +220,8 @@ def test_it_refuses_what_it_cannot_do():
     y = torch.zeros(SHAPE, dtype=torch.float64)
     with pytest.raises(InputError, match="chains of at least 2"):
         short(chains=1)
+    with pytest.raises(InputError, match="burn_in of at least 0"):
+        short(burn_in=-1)
     with pytest.raises(InputError, match="levels of the annealing"):
         short(annealing=Schedule(1.0, 0.1, 9))
     with pytest.raises((InputError, TypeError), match="denoise|Denoises"):
@@ -238,11 +230,6 @@ def test_it_refuses_what_it_cannot_do():
         short(start=torch.zeros(1, 2, 2))(y, p)
     with pytest.raises(InputError, match="linear operator"):
         short()(y, ob.Problem(ob.operators.PhaseRetrieval(ob.operators.Identity(SHAPE)), ob.noise.Gaussian(0.1)))
-
-    class Broken:
-        def denoise(self, x, sigma):
-            return x / 0
-
     with pytest.raises(NumericsError, match="step 1"):
         SplitGibbs(Broken(), samples=4)(y, p)
     seen = []
