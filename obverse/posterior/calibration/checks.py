@@ -220,6 +220,9 @@ def tarp(
         draws: per posterior.
         distance: how many times the displacement is enlarged.
         seed: of draws and references.
+
+    Raises:
+        InputError: fewer references than truths.
     """
     values = []
     given = iter(references) if references is not None else None
@@ -228,7 +231,9 @@ def tarp(
         if given is None:
             reference, drawn = posterior.mean + distance * (drawn[0] - posterior.mean), drawn[1:]
         else:
-            reference, drawn = next(given), drawn[1:]
+            reference, drawn = next(given, None), drawn[1:]
+            if reference is None:
+                raise InputError(f"tarp expects a reference for every truth, got {len(values)}; draw as many")
         distances = (drawn - reference).flatten(1).double().norm(dim=1)
         values.append(_randomised_rank(distances, float((truth - reference).double().norm()), stream))
     return _uniformity(values)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from ...errors import InputError
@@ -50,12 +49,13 @@ def observed(
 
 
 def weights_of(functional: Functional, posterior: Posterior) -> Tensor | None:
-    """The weights of one posterior's functional, in its precision; those of a mask take the mean over the region."""
+    """The weights of one posterior's functional, in its precision; those of a mask take the mean over the region.
+
+    Raises:
+        InputError: weights of another image, or a region without a pixel, which any interval would seem to hold.
+    """
     weights = functional(posterior) if callable(functional) else functional
-    if weights is None or weights.dtype != torch.bool:
-        return None if weights is None else weights.to(posterior.mean)
-    axes = tuple(range(-posterior.mean.ndim, 0))
-    return weights.to(posterior.mean) / weights.sum(axes, keepdim=True).clamp_min(1)
+    return None if weights is None else posterior._weights(weights)
 
 
 def projected(images: Tensor, weights: Tensor | None, posterior: Posterior) -> Tensor:

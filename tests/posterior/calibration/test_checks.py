@@ -137,6 +137,11 @@ def test_unusable_input_is_refused():
         mahalanobis(posteriors[:2], [normal(3), normal(3)])
     with pytest.raises(InputError, match="multiple"):
         rank_histogram(posteriors, truths, draws=30)
+    with pytest.raises(InputError, match="reference for every truth"):
+        tarp(posteriors[:3], truths[:3], references=truths[:2])
+    empty = torch.zeros(1, 5, 4, dtype=torch.bool)
+    with pytest.raises(InputError, match="empty mask"):
+        coverage(posteriors[:3], truths[:3], functional=empty)
     with pytest.raises(ValueError):
         coverage(posteriors[:3], truths[:2])
 
