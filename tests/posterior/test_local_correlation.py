@@ -63,16 +63,26 @@ def diagonal_form(compact: LowRankDiagonal) -> LowRankDiagonal:
     return LowRankDiagonal(compact.U, compact.eigenvalues, compact.d, compact.image_shape)
 
 
+def correlation(known: StationaryCovariance, like: torch.Tensor) -> torch.Tensor:
+    """The true correlation of a pixel in the middle with those around it, on the window of a kernel."""
+    sides = known.image_shape[1:]
+    impulse = torch.zeros(known.image_shape, dtype=torch.float64)
+    impulse[(0, *(n // 2 for n in sides))] = 1.0
+    column = known.matvec(impulse)[0]
+    around = tuple(slice(n // 2 - k // 2, n // 2 + k // 2 + 1) for n, k in zip(sides, like.shape))
+    return column[around] / column.max()
+
+
 @pytest.mark.parametrize("blur, sigma, power", [(1.5, 0.05, 1.0), (2.0, 0.02, 1.5), (3.0, 0.05, 1.25)])
 def test_regions_of_a_stationary_posterior_are_right_and_the_diagonal_form_is_not(blur, sigma, power):
     full = deblurring(64, 64, blur=blur, sigma=sigma, power=power)
     compact = full.compact(16)
-    assert compact.correlation is not None
     assert float(region_errors(compact, full).abs().max()) < 0.02
     assert float(region_errors(diagonal_form(compact), full).abs().max()) > 2, "negative control: off by a factor"
     assert torch.allclose(compact.diagonal(), full.diagonal(), rtol=1e-12)
     alone = full.compact(0)
     assert alone.rank == 0 and float(region_errors(alone, full).abs().max()) < 0.02, "the kernel needs no factors"
+    torch.testing.assert_close(alone.correlation, correlation(full, alone.correlation), rtol=0, atol=3e-3)
 
 
 def test_the_kernel_found_from_draws_agrees_with_the_exact_one():
@@ -203,7 +213,10 @@ def test_products_with_random_signs_stand_in_for_draws():
     # As of a cropped image, so that the crop of products is tested too.
     cut = (slice(None), slice(8, 64), slice(0, 60))
     found = ProductCovariance(known._matvec, shape, probes=16).restricted(cut).compact(4)
-    assert found.image_shape == (1, 56, 60) and found.correlation is not None
+    assert found.image_shape == (1, 56, 60)
+    truth = correlation(known, found.correlation)
+    torch.testing.assert_close(found.correlation.double(), truth, rtol=0, atol=0.05)
+    assert float((truth[:, 5] - truth[:, 6]).abs().max()) > 0.2, "negative control: a kernel that is off by one lag"
     errors = region_errors(found, known.restricted(cut))
     assert float(errors.square().mean().sqrt()) < 0.15
     bare = LowRankDiagonal(found.U, found.eigenvalues, found.d, found.image_shape)
