@@ -133,6 +133,9 @@ TABLE = {
     "ConeBeam": ("Tomography", lambda n, t: cone(n, n // 2, t), 6, 96),
     "Warp": ("Motion", lambda n, t: ops.Warp((3, n, n), ops.Motion.rigid([0.1, 1.5, -2.2]), dtype=t), 8, 1024),
     "Rotate": ("Motion", lambda n, t: ops.Rotate((3, n, n), 20.0, dtype=t), 8, 512),
+    "FieldRotation": (
+        "Motion", lambda n, t: ops.FieldRotation((1, n, n), angles(n // 2, 90.0), kernel(7, t), dtype=t), 8, 128,
+    ),
     "BurstSampling": ("Motion", lambda n, t: burst(n, 8, t), 8, 512),
     "SinglePixel": ("Sensing", lambda n, t: ops.SinglePixel((1, n, n), n * n // 4, dtype=t), 8, 256),
     "StructuredRandom": ("Sensing", lambda n, t: ops.StructuredRandom((1, n, n), n * n // 4, 2, dtype=t), 8, 512),
