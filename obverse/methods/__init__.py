@@ -22,6 +22,7 @@ from .local_gaussian import LocalGaussian
 from .map import MAP
 from .negative_source import NegativeSource, SourceFit
 from .network import Network
+from .paco import PACO
 from .plug_and_play import PlugAndPlay
 from .regulariser_sampling import RegulariserSampling
 from .richardson_lucy import RichardsonLucy
@@ -57,6 +58,7 @@ __all__ = [
     "LinearisedLaplace",
     "NegativeSource",
     "Network",
+    "PACO",
     "PlugAndPlay",
     "PrincipalComponentADI",
     "RegulariserSampling",
