@@ -40,7 +40,8 @@ Config = Annotated[Path | None, Parameter(help="YAML file of settings, as `obver
 Assign = Annotated[
     list[str] | None, Parameter(name="--set", negative=(), help="KEY=VALUE, one setting; may be repeated.")
 ]
-Psf = Annotated[Path | None, Parameter(help="TIFF of the measured point-spread function.")]
+Psf = Annotated[Path | None, Parameter(help="TIFF or FITS of the measured point-spread function.")]
+Angles = Annotated[Path | None, Parameter(help="FITS, text or CSV of each frame's angle, for exoplanet.")]
 Memory = Annotated[str | None, Parameter(help="Memory budget such as 4GB; default half of what is free.")]
 Overwrite = Annotated[bool, Parameter(negative=(), help="Replace the outputs of an earlier run.")]
 
@@ -59,7 +60,8 @@ def demo(
     Parameters
     ----------
     name
-        The example: microtubules (2-D widefield, with its SIM reference) or grid (3-D stack with a measured PSF).
+        The example: microtubules (2-D widefield, with its SIM reference), grid (3-D stack with a measured PSF) or
+        exoplanet (frames of beta Pictoris with its planet b).
     """
     from .run.demo import example
 
@@ -83,10 +85,14 @@ def reconstruct(
     output: Annotated[Path, Parameter(name=["--output", "-o"], help="Output folder.")],
     instrument: Annotated[str, Parameter(help="Instrument that made the data.")] = "microscopy",
     psf: Psf = None,
+    angles: Angles = None,
     reference: Annotated[Path | None, Parameter(help="Image of the same field to compare with.")] = None,
     method: Annotated[
         str | None,
-        Parameter(help="laplace, gaussian, langevin, local-gaussian, map, plug-and-play or richardson-lucy."),
+        Parameter(
+            help="laplace, gaussian, langevin, local-gaussian, map, plug-and-play or richardson-lucy; for exoplanet "
+            "paco, pca or median-adi."
+        ),
     ] = None,
     rank: Annotated[int | None, Parameter(help="Components of the covariance to keep.")] = None,
     samples: Annotated[int | None, Parameter(help="Posterior draws, for sampling methods.")] = None,
@@ -100,7 +106,7 @@ def reconstruct(
     json_: Json = False,
 ) -> int:
     """Reconstruct measurements: image, standard deviation, posterior and report, in the instrument's own format."""
-    flags = {"psf": psf, "method": method, "rank": rank, "samples": samples}
+    flags = {"psf": psf, "angles": angles, "method": method, "rank": rank, "samples": samples}
     return _reconstruct(
         inputs,
         output,
@@ -152,6 +158,7 @@ def check(
     *,
     instrument: str = "microscopy",
     psf: Psf = None,
+    angles: Angles = None,
     config: Config = None,
     set_: Assign = None,
     memory: Memory = None,
@@ -161,7 +168,7 @@ def check(
     from .run.batch import inspect
     from .run.listing import understood
 
-    flags = {} if psf is None else {"psf": psf}
+    flags = {key: value for key, value in {"psf": psf, "angles": angles}.items() if value is not None}
     layers, budget = [*_layers(config, set_), flags], _budget(memory)
     findings = [finding for path in inputs for finding in inspect(path, instrument, layers, budget)]
     _answer({"items": findings}, as_json=json_, text="\n".join(understood(finding) for finding in findings))
@@ -287,7 +294,7 @@ def _reconstruct(
         command=["obverse", *_COMMAND.get()],
         say=say,
     )
-    outcomes = run_all(expand(inputs), output, request, progress)
+    outcomes = run_all(expand(inputs, instrument), output, request, progress)
     failed = [outcome for outcome in outcomes if "error" in outcome]
     if len(outcomes) == 1 and failed:
         raise failed[0].pop("exception")

@@ -1,12 +1,13 @@
 """Instruments: from a field's own files to a problem, and back to its files.
 
-Each is a module with `Settings`, `read`, `files`, `characterise`, `summary`, `footprint`, `measure`, `method`,
-`describe`, `explained`, `restore` and `write`; the run and the command line know no more of an instrument than these.
+Each is a module with `SUFFIXES`, `Settings`, `read`, `files`, `picture`, `characterise`, `summary`, `footprint`,
+`measure`, `method`, `describe`, `explained`, `answer` and `export`; the run and the command line know no more of an
+instrument than these.
 """
 
 import importlib
 
-__all__ = ["base", "beads", "microscopy", "psf", "resolution", "sensitivities"]
+__all__ = ["base", "beads", "exoplanet", "microscopy", "psf", "resolution", "sensitivities"]
 
 
 def __getattr__(name: str):

@@ -8,14 +8,18 @@ scaled to about one, mirrored at the borders, and handed to a method; the result
 """
 
 __all__ = [
+    "SUFFIXES",
     "Settings",
+    "answer",
     "characterise",
     "describe",
     "explained",
+    "export",
     "files",
     "footprint",
     "measure",
     "method",
+    "picture",
     "read",
     "restore",
     "summary",
@@ -36,6 +40,7 @@ from torch import Tensor
 from ..io import tiff
 from ..noise import Gaussian, Noise, PoissonGaussian
 from ..operators import Convolution
+from ..posterior.estimate import Estimate
 from ..priors.tiles import HALO
 from ..problem import Problem
 from ..volume import Volume
@@ -45,6 +50,8 @@ from .micrograph_methods import NETWORK_BYTES, describe, method
 from .micrograph_settings import PRIORS, Settings, files, unused
 from .padding import good_size, pad
 from .words import explained, summary
+
+SUFFIXES = (".tif", ".tiff")
 
 _SMOOTH = 5  # pixels over which data are averaged to know their variance
 # Peak memory, from what unfinished runs of `laplace` had reached on 502×502 and 40×201×101 voxels (1.1 and 2.7 GB): the
@@ -68,6 +75,11 @@ def read(path: str | Path, settings: Settings) -> Volume:
         pairs = [((given[a] or 0.0) / 1000, "um") if given.get(a) else (s, u) for a, s, u in steps]
         volume = dataclasses.replace(volume, spacing=tuple(s for s, _ in pairs), units=tuple(u for _, u in pairs))
     return volume
+
+
+def picture(volume: Volume) -> np.ndarray:
+    """The data as one picture on the grid of the answer, `(C, H, W)` or `(C, D, H, W)`."""
+    return volume.image()
 
 
 def characterise(volume: Volume, settings: Settings) -> dict[str, Any]:
@@ -123,6 +135,19 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
     return Measurement(volume, y, problem, offset, scale, crop, tuple(facts["warnings"]), facts, noise)
 
 
+def answer(result: Estimate, measurement: Measurement) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """What is stored of a result: image, prediction of the data and standard deviation of their noise, in counts."""
+    ideal = measurement.problem.operator(result.image)
+    law = measurement.noise or measurement.problem.noise
+    spread = law.variance(ideal).sqrt().expand_as(ideal)
+    arrays = {
+        "image": restore(result.image, measurement).image(),
+        "prediction": restore(ideal, measurement).image(),
+        "noise_std": restore(spread, measurement, is_std=True).image(),
+    }
+    return arrays, {}
+
+
 def restore(array: Tensor | np.ndarray, measurement: Measurement, is_std: bool = False) -> Volume:
     """An image on the padded grid, or its standard deviation, back in counts on the data's own grid."""
     values = np.asarray(array)[measurement.crop] * measurement.scale
@@ -135,6 +160,20 @@ def restore(array: Tensor | np.ndarray, measurement: Measurement, is_std: bool =
 def write(volume: Volume, path: str | Path) -> Path:
     """Write an image as OME-TIFF, float32, with its voxel size."""
     return tiff.write(volume, path)
+
+
+def export(
+    folder: Path,
+    volume: Volume,
+    arrays: Mapping[str, np.ndarray],
+    std: np.ndarray | None,
+    figures: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the image and, where there is one, its standard deviation into a folder."""
+    write(volume.like(arrays["image"], "reconstructed by Obverse: mean"), folder / "image.ome.tif")
+    if std is not None:
+        write(volume.like(std, "posterior standard deviation by Obverse"), folder / "std.ome.tif")
 
 
 def _noise(y: Tensor, settings: Settings, facts: Mapping[str, Any]) -> Noise:

@@ -80,7 +80,7 @@ class Sky:
                     f"CUNIT{axis}": ("arcsec", ""),
                 }
             return cards
-        known = "of the star" if self.target else "offset from the star, whose coordinates are not recorded"
+        known = "of the star" if self.target else "offset: the star has no coordinates here"
         right_ascension, declination = self.target or (0.0, 0.0)
         return cards | {
             "CTYPE1": ("RA---TAN", "right ascension, tangent plane"),

@@ -18,6 +18,7 @@ from ..errors import NumericsError
 from ..io.safe import atomic_write
 from .contents import Contents, read
 from .densities import marginals
+from .detection import detection_alarms, overlay
 from .figures import Figures, compare, derive
 from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
 from .page import render
@@ -83,6 +84,9 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
         "backprojection": (contents.array("backprojection"), 16, None),
         "residual": (None if contents.elsewhere else figures.residual, 8, (-8.0, 8.0)),
         "data_share": (contents.array("data_share"), 8, (0.0, 1.0)),
+        "snr": (contents.array("snr"), 16, None),
+        "sigma": (_logarithm(contents.array("sigma")), 16, None),
+        "limit": (_logarithm(contents.array("contrast")), 16, None),
     }
     value_bytes = sum(bits // 8 for array, bits, _ in shown.values() if array is not None)
     count = 0 if contents.variances is None else len(contents.variances)
@@ -93,10 +97,12 @@ def _compose(contents: Contents, figures: Figures, disagreements: list[str], bud
         if array is not None:
             small = block_mean(array, plan.factors)
             # The mean of variances, not of standard deviations: the root mean square is what a pixel of a block has.
+            small = small[..., ::-1, :] if contents.searched else small
             arrays[name] = quantise(np.sqrt(small) if name == "std" else small, bits, limits)
     payload = _geometry(contents, plan)
     told = {**contents.run["diagnostics"], **(contents.diagnostics or {})}
     warnings = [*contents.warnings, *alarms(figures.values, figures.whiteness), *doubts(told)]
+    warnings += detection_alarms(contents) if contents.searched else []
     error = None
     share = float(contents.shares()[: plan.components].sum())
     if contents.posterior is not None:
@@ -164,6 +170,7 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
         "factors": factors,
         "counts": counts,
         "plane": at["z"],
+        "overlay": overlay(contents, factors) if contents.searched else None,
         "peak": {"x": at["x"], "y": at["y"], "z": at["z"]},
         "pixel": {
             "step": steps["x"] * factors["x"],
@@ -179,6 +186,11 @@ def _geometry(contents: Contents, plan: Plan) -> dict[str, Any]:
         "peaks": [],
         "draws": [],
     }
+
+
+def _logarithm(values: np.ndarray | None) -> np.ndarray | None:
+    """Decimal logarithm of a map that spans orders of magnitude; no number where it is not positive."""
+    return None if values is None else np.log10(np.where(values > 0, values, np.nan))
 
 
 def _is_length(step: Any) -> bool:

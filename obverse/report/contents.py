@@ -17,8 +17,10 @@ from ..errors import FormatError, InputError
 from ..io.safe import read_safetensors, sha256
 
 _MEASURED = ("data", "prediction", "noise_std")
-_EXTRA = ("reference", "data_share", "backprojection")
+_SEARCH = ("snr", "sigma", "contrast")  # maps that have no value where nothing could be searched for
+_EXTRA = ("reference", "data_share", "backprojection", *_SEARCH)
 _CURVES = ("frc_frequency", "frc_before", "frc_after")
+_CURVES += ("curve_separation", "curve_limit", "curve_limit_student", "curve_limit_95")
 _LARGEST_JSON = 64 * 2**20
 
 
@@ -45,10 +47,16 @@ class Contents:
     target: str | None = None
     diagnostics: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray] | None = None
-    """data, prediction, noise_std, reference, data_share, backprojection, frc_*: those that are stored."""
+    """data, prediction, noise_std, reference, data_share, backprojection, frc_*; of a search snr, sigma, contrast and
+    curve_*: those that are stored."""
     elsewhere: dict[str, np.ndarray] | None = None
     """data, prediction and noise_std, where they have a grid of their own, such as k-space."""
     warnings: tuple[str, ...] = ()
+
+    @property
+    def searched(self) -> bool:
+        """The run has searched for point sources; its mean is the map of their flux."""
+        return self.array("snr") is not None
 
     def array(self, name: str) -> np.ndarray | None:
         """Return a stored array, or None."""
@@ -102,7 +110,10 @@ def read(folder: Path) -> Contents:
         warnings.append("No measurement.safetensors is stored: data and residual cannot be shown or checked.")
     elsewhere = _elsewhere(stored, mean.shape)
     kept, found = _fitting({name: array for name, array in stored.items() if name not in elsewhere}, mean.shape)
-    warnings += found + _not_finite({"reconstruction": mean, "standard deviation": fields.get("std"), **kept})
+    complete: dict[str, np.ndarray | None] = {"reconstruction": mean, "standard deviation": fields.get("std"), **kept}
+    if "snr" in kept:
+        complete = {name: kept[name] for name in kept if name not in _SEARCH}
+    warnings += found + _not_finite(complete)
     target = fields.get("target")
     if target is not None and run.get("target") not in (None, target):
         warnings.append(

@@ -7,6 +7,7 @@ from typing import Any
 
 from .checks import nanometres
 from .details import cell, number
+from .detection import detection_claims, detection_facts
 from .parts import Page
 from .words import claims, status_words
 
@@ -24,6 +25,8 @@ def header(page: Page) -> str:
     kind, badge, message = status_words(run["status"])
     learned = run["method"].get("denoiser")
     heading, claim = claims(page.contents.target, None if learned is None else str(learned)[:300])
+    if page.contents.searched:
+        heading, claim = detection_claims(page.contents)
     method = cell(str(run["method"].get("name", "unknown method")))
     instrument = cell(str(run.get("instrument", "unknown instrument")))
     started = escape(str(run.get("started", "")).replace("T", " ")[:16])
@@ -68,7 +71,7 @@ def _names(page: Page) -> str:
 def _facts(page: Page) -> list[tuple[str, str, str]]:
     """(name, value, aside) of each headline figure."""
     values, stated, unit = page.figures.values, page.contents.run["figures"], page.unit
-    facts = []
+    facts = detection_facts(page) if page.contents.searched else []
     if "chi2" in values:
         facts.append(("χ² per data value", number(values["chi2"], 4), "1 when model and noise level are right"))
     if "mean_std" in values:

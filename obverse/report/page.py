@@ -18,29 +18,17 @@ from .answers import components_section, questions_section
 from .calibration import calibration_section
 from .checks import residual_section, resolution_section, share_section
 from .details import details_section, number, reproduce_section
+from .detection import candidates_section, detection_panels, limits_section
 from .head import header, title, warnings_section
 from .parts import Page, panel
 
 
 def render(page: Page, template: str, style: str, script: str) -> str:
     """Fill the template; one pass, so that nothing that was filled in is filled again."""
-    body = "\n".join(
-        section
-        for section in (
-            header(page),
-            warnings_section(page),
-            _pictures(page),
-            components_section(page),
-            calibration_section(page.contents),
-            questions_section(page),
-            share_section(page.contents),
-            residual_section(page.figures, shown=not page.contents.elsewhere),
-            resolution_section(page.contents),
-            details_section(page.contents),
-            reproduce_section(page.contents),
-        )
-        if section
-    )
+    begin, end = (header, warnings_section, _pictures), (details_section, reproduce_section)
+    middle = _search(page) if page.contents.searched else _posterior(page)
+    sections = [*(make(page) for make in begin), *middle, *(make(page.contents) for make in end)]
+    body = "\n".join(filter(None, sections))
     sources = {"style-src": style, "script-src": script}
     hashes = {name: base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for name, text in sources.items()}
     policy = "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'" + "".join(
@@ -56,6 +44,21 @@ def render(page: Page, template: str, style: str, script: str) -> str:
         "script": script,
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template)
+
+
+def _search(page: Page) -> list[str]:
+    return [candidates_section(page), limits_section(page)]
+
+
+def _posterior(page: Page) -> list[str]:
+    return [
+        components_section(page),
+        calibration_section(page.contents),
+        questions_section(page),
+        share_section(page.contents),
+        residual_section(page.figures, shown=not page.contents.elsewhere),
+        resolution_section(page.contents),
+    ]
 
 
 def _json(value: Any) -> str:
@@ -77,6 +80,8 @@ def _pictures(page: Page) -> str:
         panels.append(panel("reference", "Reference", unit))
     missing = "" if contents.std is not None else "<p class='absent'>This run computed no uncertainty.</p>"
     heading = "Data and reconstruction" if contents.std is None else "Data, reconstruction, uncertainty"
+    if contents.searched:
+        panels, missing, heading = detection_panels(page), "", "Maps of the search"
     return (
         f"<section id='pictures'><h2>{heading}</h2>"
         f"{missing}{_toolbar(page)}<div class='panels'>{''.join(panels)}</div>{_fineprint(page)}"
@@ -123,7 +128,8 @@ def _fineprint(page: Page) -> str:
         # Half a step; the browser computes in single precision, so no better than a part in 10⁷ of the offset.
         return number(max(arrays[name]["step"] / 2, 1e-7 * abs(arrays[name]["offset"])), 2)
 
-    notes = [f"Values read from these pictures are right to ±{error('mean')} {unit} (reconstruction)"]
+    what = "flux" if page.contents.searched else "reconstruction"
+    notes = [f"Values read from these pictures are right to ±{error('mean')} {unit} ({what})"]
     if "std" in arrays:
         notes[0] += f" and ±{error('std')} {unit} (standard deviation)"
     notes[0] += f"; colours clip the lowest and highest {100 * payload['clip']:g} % of the values."

@@ -4,7 +4,8 @@ The factors of a tile are zero outside its core. Of all tiles' components the le
 makes up for the rest, so that marginal variances stay exact; its correlation kernel is the mean of the tiles' kernels.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,17 @@ ACROSS = (
 
 @dataclass(frozen=True)
 class Assembly:
-    """The whole, in the data's counts: float32 arrays (C, H, W) or (C, D, H, W), and a posterior if there is one."""
+    """The whole, in the data's counts: float32 arrays (C, H, W) or (C, D, H, W), and a posterior if there is one.
+
+    What else an instrument stores is in `others`: more arrays on that grid, and curves.
+    """
 
     image: np.ndarray
-    prediction: np.ndarray
-    noise_std: np.ndarray
+    prediction: np.ndarray | None
+    noise_std: np.ndarray | None
     posterior: Posterior | None
     warnings: tuple[str, ...]
+    others: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def join(work: Path, tiles: Plan, shape: tuple[int, ...], rank: int | None) -> Assembly:
@@ -42,11 +47,15 @@ def join(work: Path, tiles: Plan, shape: tuple[int, ...], rank: int | None) -> A
         shape: of the whole, channels first.
         rank: components to keep of the whole; all when None.
     """
-    arrays = {name: np.empty(shape, dtype=np.float32) for name in ("image", "prediction", "noise_std")}
+    found: dict[str, np.ndarray] = {}
     for tile in tiles.tiles:
         stored, _ = read_safetensors(work / f"{tile.index:04d}.arrays.safetensors")
-        for name, whole in arrays.items():
-            whole[(slice(None), *tile.core)] = stored[name]
+        for name, part in stored.items():
+            if part.ndim != len(shape):  # a curve, of which one tile has as much as all
+                found.setdefault(name, part)
+                continue
+            found.setdefault(name, np.empty(shape, dtype=np.float32))[(slice(None), *tile.core)] = part
+    arrays: dict = {name: found.pop(name, None) for name in ("image", "prediction", "noise_std")} | {"others": found}
     paths = [work / f"{tile.index:04d}.posterior.safetensors" for tile in tiles.tiles]
     if not all(path.is_file() for path in paths):
         return Assembly(**arrays, posterior=None, warnings=())

@@ -18,8 +18,6 @@ __all__ = ["Request", "expand", "inspect", "run_all"]
 
 Progress = Callable[[str], AbstractContextManager[Callable[[int, int | None, float], None]]]
 
-_SUFFIXES = {".tif", ".tiff"}
-
 
 @dataclass(frozen=True)
 class Request:
@@ -48,16 +46,19 @@ class Request:
     say: Callable[[str], None]
 
 
-def expand(inputs: Sequence[Path]) -> list[Path]:
-    """The files named: a folder stands for the TIFF files in it, in order of name."""
+def expand(inputs: Sequence[Path], instrument: str) -> list[Path]:
+    """The files named: a folder stands for the instrument's files in it, in order of name."""
+    suffixes = load_instrument(instrument).SUFFIXES
     files: list[Path] = []
     for path in inputs:
         if path.is_dir():
             found = sorted(
-                p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file() and p.name[0] != "."
+                p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.is_file() and p.name[0] != "."
             )
             if not found:
-                raise InputError(f"expected TIFF files in the folder {path}, found none; name the files themselves")
+                raise InputError(
+                    f"expected files {', '.join(suffixes)} in the folder {path}, found none; name the files themselves"
+                )
             files += found
         else:
             files.append(path)
@@ -100,7 +101,9 @@ def inspect(path: Path, instrument: str, layers: Sequence[dict[str, Any]], memor
                 )
             return [{"input": str(path), "intact": True}]
         if path.is_dir():
-            return [finding for file in expand([path]) for finding in inspect(file, instrument, layers, memory)]
+            return [
+                finding for file in expand([path], instrument) for finding in inspect(file, instrument, layers, memory)
+            ]
         module, settings = load_instrument(instrument), resolve(instrument, *layers)
         return [prepare(path, module.read(path, settings), module, settings, memory).understood()]
     except (ObverseError, OSError, MemoryError) as error:

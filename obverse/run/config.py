@@ -16,7 +16,10 @@ from ..errors import FormatError, InputError
 
 __all__ = ["INSTRUMENTS", "as_yaml", "instrument", "parse_assignments", "read_config", "resolve"]
 
-INSTRUMENTS = {"microscopy": "obverse.instruments.microscopy"}
+INSTRUMENTS = {
+    "microscopy": "obverse.instruments.microscopy",
+    "exoplanet": "obverse.instruments.exoplanet",
+}
 
 _CONFIG_LIMIT = 1_000_000  # bytes; a hand-written file is a thousand times smaller
 

@@ -84,7 +84,7 @@ def reconstruct(path: Path, folder: Path, request: Request, progress: Progress) 
         for sentence in prepared.facts["warnings"]:
             request.say(f"obverse: {path.name}: {sentence}")
         notes = [_tile(run, tile, progress) for tile in tiles]
-        assembly = join(store.work, prepared.plan, volume.image().shape, rank=prepared.facts.get("rank"))
+        assembly = join(store.work, prepared.plan, prepared.shape, rank=prepared.facts.get("rank"))
         return publish(module, request, prepared, store, assembly, notes, inputs, reference, run.spent)
     except BaseException:
         store.abandon(run.spent())
@@ -112,11 +112,9 @@ def _reference(volume: Volume, request: Request, module: Any) -> Volume | None:
         return None
     reference = module.read(request.reference, request.settings)
     reference.check_values("the reference")
-    if reference.image().shape != volume.image().shape:
-        raise InputError(
-            f"expected a reference on the data's grid {volume.image().shape}, got {reference.image().shape}; "
-            "resample it"
-        )
+    grid, found = module.picture(volume).shape, module.picture(reference).shape
+    if found != grid:
+        raise InputError(f"expected a reference on the data's grid {grid}, got {found}; resample it")
     return reference
 
 
@@ -156,17 +154,11 @@ def _tile(run: _Run, tile: Tile, progress: Progress) -> dict[str, Any]:
             result, posterior = error.estimate, None
     status = module.explained(result.status)
     lost = (status.message,) if status.reason == "no-covariance" else ()
-    ideal = measurement.problem.operator(result.image)
-    law = measurement.noise or measurement.problem.noise
-    spread = law.variance(ideal).sqrt().expand_as(ideal)
-    arrays = {
-        "image": module.restore(result.image, kept).image(),
-        "prediction": module.restore(ideal, kept).image(),
-        "noise_std": module.restore(spread, kept, is_std=True).image(),
-    }
+    arrays, figures = module.answer(result, kept)
     notes = {
         "status": asdict(status),
         "diagnostics": result.diagnostics,
+        "figures": figures,
         "target": posterior.target if posterior else None,
         "method": {"name": type(method).__name__, **module.describe(method)},
         "warnings": (*measurement.warnings, *lost),

@@ -20,13 +20,15 @@ _SPAN = 1e-6  # of the range: what varies less is constant to rounding
 
 
 def compare(data: np.ndarray, assembly: Assembly, reference: Volume | None) -> dict[str, Any]:
-    """chi² of the data, and, with a reference, how close data and image come to it.
+    """chi² of the data where they are predicted, and, with a reference, how close data and image come to it.
 
     `psnr` (dB) is of the image after the gain and offset that fit it best to the reference, since two instruments count
     in different units; its peak is the reference's range. `correlation` figures are Pearson's.
     """
-    residual = (data.astype(np.float64) - assembly.prediction) / assembly.noise_std
-    figures: dict[str, Any] = {"chi2": float(np.mean(residual**2))}
+    figures: dict[str, Any] = {}
+    if assembly.prediction is not None and assembly.noise_std is not None:
+        residual = (data.astype(np.float64) - assembly.prediction) / assembly.noise_std
+        figures["chi2"] = float(np.mean(residual**2))
     if reference is not None:
         truth = np.asarray(reference.image(), dtype=np.float64)
         figures["psnr_before"] = _fitted_psnr(data, truth)
@@ -46,7 +48,7 @@ def resolve(
         the same with `_pixels` where the pixel size is not known; and the curves `frc_frequency` (cycles per pixel),
         `frc_before`, `frc_after`.
     """
-    if data.ndim != 3 or min(data.shape[-2:]) < _SMALLEST:
+    if data.ndim != 3 or min(data.shape[-2:]) < _SMALLEST or assembly.noise_std is None:
         return {}, {}
     if reference is not None:
         truth = np.asarray(reference.image(), dtype=np.float64)

@@ -19,6 +19,7 @@ class Prepared:
     Args:
         path: the file.
         volume: the data as read.
+        shape: of the image to be made, channels first.
         facts: what the instrument found in them.
         summary: the facts that a user should check, in words.
         plan: of the run.
@@ -26,6 +27,7 @@ class Prepared:
 
     path: Path
     volume: Volume
+    shape: tuple[int, ...]
     facts: dict[str, Any]
     summary: dict[str, str]
     plan: Plan
@@ -35,7 +37,7 @@ class Prepared:
         return {
             "input": str(self.path),
             "axes": self.volume.axes,
-            "shape": list(self.volume.image().shape),
+            "shape": list(self.shape),
             "spacing": list(self.volume.spacing or ()),
             "units": list(self.volume.units or ()),
             "summary": self.summary,
@@ -54,7 +56,7 @@ def prepare(path: Path, volume: Volume, module: Any, settings: BaseModel, memory
     """
     facts = module.characterise(volume, settings)
     footprint = module.footprint(volume, settings, facts)
-    shape = volume.image().shape
+    shape = module.picture(volume).shape
     tiles = plan(
         shape[1:],
         footprint.halo,
@@ -63,4 +65,4 @@ def prepare(path: Path, volume: Volume, module: Any, settings: BaseModel, memory
         memory=memory,
         channels=shape[0],
     )
-    return Prepared(path, volume, facts, module.summary(facts), tiles)
+    return Prepared(path, volume, shape, facts, module.summary(facts), tiles)

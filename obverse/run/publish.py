@@ -10,12 +10,12 @@ import torch
 from .. import __version__
 from ..io.safe import write_safetensors
 from ..report import write as write_report
-from ..volume import Volume
+from ..volume import LENGTH_UNITS, Volume
 from .assemble import Assembly
 from .batch import Request
 from .figures import compare, resolve
 from .prepare import Prepared
-from .store import Session, Store, versions
+from .store import OUTPUTS, Session, Store, versions
 
 __all__ = ["already", "publish"]
 
@@ -45,34 +45,32 @@ def publish(
         spent: the session with the seconds spent when it is called.
     """
     volume, folder = prepared.volume, store.folder
-    data = np.asarray(volume.image(), dtype=np.float32)
-    stored = {"data": data, "prediction": assembly.prediction, "noise_std": assembly.noise_std}
+    data = np.asarray(module.picture(volume), dtype=np.float32)
+    known = {"data": data, "prediction": assembly.prediction, "noise_std": assembly.noise_std, **assembly.others}
+    stored = {name: array for name, array in known.items() if array is not None}
     if reference is not None:
         stored["reference"] = np.asarray(reference.image(), dtype=np.float32)
     periods, curves = resolve(data, assembly, reference, volume.spacing_in("X", "nm"))
     stored |= curves
-    paths = {"image": folder / "image.ome.tif"}
-    kept = {"image.ome.tif", "measurement.safetensors", "report.html", "run.json"}
-    kept |= {"std.ome.tif", "posterior.safetensors"} if assembly.posterior else {"estimate.safetensors"}
-    store.drop_stale(kept - {"run.json", "report.html"})
-    module.write(volume.like(assembly.image, "reconstructed by Obverse: mean"), paths["image"])
+    store.drop_stale(set())
+    std = None if assembly.posterior is None else assembly.posterior.std.to(torch.float32).numpy()
+    answered: dict[str, Any] = notes[0].get("figures", {})
+    arrays = {"image": assembly.image, **assembly.others}
+    module.export(folder, volume, arrays, std, answered, prepared.facts)
     write_safetensors(
         folder / "measurement.safetensors", stored, {"axes": "C" + "ZYX"[-(data.ndim - 1) :]}, overwrite=True
     )
     if assembly.posterior is not None:
-        std = assembly.posterior.std.to(torch.float32).numpy()
-        module.write(volume.like(std, "posterior standard deviation by Obverse"), folder / "std.ome.tif")
         assembly.posterior.save(folder / "posterior.safetensors", overwrite=True)
-        paths |= {"std": folder / "std.ome.tif", "posterior": folder / "posterior.safetensors"}
     else:
         write_safetensors(folder / "estimate.safetensors", {"image": assembly.image}, {}, overwrite=True)
-        paths["estimate"] = folder / "estimate.safetensors"
     status = next((note["status"] for note in notes if not note["status"]["converged"]), notes[0]["status"])
     session = spent()
-    figures = {**compare(data, assembly, reference), **periods, "seconds": session.seconds}
+    figures = {**compare(data, assembly, reference), **periods, **answered, "seconds": session.seconds}
     if all("evaluations" in note["diagnostics"] for note in notes):
         figures["evaluations"] = sum(int(note["diagnostics"]["evaluations"]) for note in notes)
     axes = "C" + "ZYX"[-(data.ndim - 1) :]
+    spacing, unit = _spacing(volume, axes)
     warnings = list(
         dict.fromkeys([sentence for note in notes for sentence in note["warnings"]] + list(assembly.warnings))
     )
@@ -96,35 +94,36 @@ def publish(
         "warnings": warnings,
         "target": assembly.posterior.target if assembly.posterior else None,
         "axes": axes,
-        "spacing": [volume.spacing_in(axis, "um") for axis in axes],
-        "spacing_unit": "um",
+        "spacing": spacing,
+        "spacing_unit": unit,
         "intensity_unit": volume.intensity_unit,
         "tiles": len(notes),
     }
     store.finish(record)
-    paths["report"] = write_report(folder)
-    return _answer(record, paths)
+    write_report(folder)
+    return _answer(record, folder)
 
 
 def already(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """What `publish` returned of a run that is finished; its report is written if that had not come about."""
     if not (folder / "report.html").is_file():
         write_report(folder)
-    names = {
-        "image": "image.ome.tif",
-        "std": "std.ome.tif",
-        "posterior": "posterior.safetensors",
-        "estimate": "estimate.safetensors",
-        "report": "report.html",
-    }
-    paths = {name: folder / file for name, file in names.items() if (folder / file).is_file()}
-    return _answer(record, paths) | {"finished before": True}
+    return _answer(record, folder) | {"finished before": True}
 
 
-def _answer(record: dict[str, Any], paths: dict[str, Path]) -> dict[str, Any]:
+def _spacing(volume: Volume, axes: str) -> tuple[list[float | None], str]:
+    """Steps along the axes of the image in µm, or, where they are no lengths, in their own unit."""
+    own = {letter: (step, unit) for letter, step, unit in zip(volume.axes, volume.spacing or (), volume.units or ())}
+    step, unit = own.get("X", (None, None))
+    if step is None or unit is None or unit in LENGTH_UNITS:
+        return [volume.spacing_in(axis, "um") for axis in axes], "um"
+    return [own.get(axis, (None, None))[0] for axis in axes], unit
+
+
+def _answer(record: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {
         "input": record["inputs"][0]["name"],
-        **{name: str(path) for name, path in paths.items()},
+        **{name: str(folder / file) for file, name in OUTPUTS.items() if name and (folder / file).is_file()},
         **record["figures"],
         "converged": bool(record["status"]["converged"]),
         "status": record["status"]["message"],

@@ -37,15 +37,22 @@ __all__ = [
     "versions",
 ]
 
-OUTPUTS = (
-    "image.ome.tif",
-    "std.ome.tif",
-    "posterior.safetensors",
-    "estimate.safetensors",
-    "measurement.safetensors",
-    "report.html",
-    "run.json",
-)
+# What a run may write, whatever the instrument, and what an answer calls it.
+OUTPUTS = {
+    "image.ome.tif": "image",
+    "std.ome.tif": "std",
+    "snr.fits": "snr",
+    "flux.fits": "flux",
+    "sigma.fits": "sigma",
+    "contrast.fits": "contrast",
+    "candidates.ecsv": "candidates_table",
+    "contrast_curve.ecsv": "contrast_curve",
+    "posterior.safetensors": "posterior",
+    "estimate.safetensors": "estimate",
+    "measurement.safetensors": None,
+    "report.html": "report",
+    "run.json": None,
+}
 
 # What a run leaves in `.work`: its fingerprint, its tiles, and files that an interrupted write did not finish.
 _OURS = re.compile(r"fingerprint|session\.json|\d{4,}\.(arrays|posterior)\.safetensors|\..*")
@@ -239,7 +246,17 @@ def describe_inputs(paths: Mapping[str, Path]) -> list[dict[str, Any]]:
 def versions() -> dict[str, str]:
     """Versions of what computed the result."""
     found = {"obverse": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in ("torch", "numpy", "scipy", "numba", "finufft", "tifffile", "safetensors", "linear_operator"):
+    for name in (
+        "torch",
+        "numpy",
+        "scipy",
+        "numba",
+        "finufft",
+        "tifffile",
+        "astropy",
+        "safetensors",
+        "linear_operator",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

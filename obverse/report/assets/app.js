@@ -65,6 +65,7 @@ class App {
       data: () => fixed(false), mean: () => fixed(false), reference: () => fixed(false), backprojection: () => fixed(false),
       std: () => fixed(false, "magma"), residual: () => fixed(true, "diverging", [-4, 4]),
       data_share: () => fixed(false, "viridis", [0, 1]),
+      snr: () => fixed(true, "magma", [-5, 10]), sigma: () => fixed(false, "viridis"), limit: () => fixed(false, "viridis"),
       moved: () => ({
         key: () => `${place()},${this.map},${this.t}`,
         values: () => {
@@ -190,9 +191,10 @@ class App {
   }
   removeRegion(region) { this.regions = this.regions.filter((other) => other !== region); this.changed(); }
 
-  /* Original pixels that a shown pixel stands for: [first, last] along an axis. */
+  /* Original pixels that a shown pixel stands for: [first, last] along an axis. Maps with an overlay show rows upward. */
   original(axis, at) {
     const factor = this.data.factors[axis], last = this.data.full[axis] - 1;
+    if (axis === "y" && this.data.overlay) at = this.size.height - 1 - at;
     return [at * factor, Math.min(last, (at + 1) * factor - 1)];
   }
 }

@@ -18,6 +18,10 @@ function describe(app, at) {
   if (plane.all) return `${place} (maximum projection: choose a plane to read values)`;
   const i = app.index({ c: plane.c, z: plane.z, ...at });
   const parts = [app.size.depth > 1 ? `${place}, z ${span(app.original("z", plane.z))}` : place];
+  if (arrays.snr) {
+    const limit = `limit ${show(10 ** arrays.limit[i], 3)}`, sigma = `${show(10 ** arrays.sigma[i], 3)}${unit}`;
+    return [...parts, `S/N ${show(arrays.snr[i], 3)}`, `flux ${show(arrays.mean[i])} \u00b1 ${sigma}`, limit].join(" \u00b7 ");
+  }
   if (arrays.data) parts.push(`data ${show(arrays.data[i])}`);
   parts.push(`reconstruction ${show(arrays.mean[i])}${arrays.std ? `, std ${show(arrays.std[i], 3)}` : ""}${unit}`);
   if (arrays.residual) parts.push(`residual ${show(arrays.residual[i], 2)} \u03c3`);

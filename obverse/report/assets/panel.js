@@ -49,6 +49,7 @@ class Panel {
     context.imageSmoothingEnabled = false;
     context.drawImage(this.picture, f.left, f.top, size.width * f.px, size.height * f.py);
     this.mark(context, f);
+    if (this.app.data.overlay && !this.small) this.overlay(context, f, this.app.data.overlay);
     if (view.scale && !this.small) this.scaleBar(context, f);
   }
 
@@ -96,6 +97,56 @@ class Panel {
       context.fillStyle = "#ffffff";
       context.fillText(box.name, ...at);
     }
+  }
+
+  /* Of a search: circles about candidates with their names, a cross on the star, and arrows to North and East. */
+  overlay(context, f, { circles, star, north }) {
+    const { ratio } = f, at = ({ x, y }) => [f.left + (x + 0.5) * f.px, f.top + (y + 0.5) * f.py];
+    const stroke = (path, colour, width) => {
+      for (const [style, extra] of [["rgba(0, 0, 0, 0.75)", 1.5], [colour, 0]]) {
+        context.lineWidth = (width + extra) * ratio;
+        context.strokeStyle = style;
+        context.stroke(path);
+      }
+    };
+    const write = (text, x, y) => {
+      context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
+      context.lineWidth = 3 * ratio;
+      context.strokeStyle = "#000000";
+      context.strokeText(text, x, y);
+      context.fillStyle = "#ffffff";
+      context.fillText(text, x, y);
+    };
+    // The frame as taken is not turned to the sky: only the star is where the maps have it.
+    for (const circle of this.figure.dataset.panel === "data" ? [] : circles) {
+      const [x, y] = at(circle), radius = Math.max(circle.radius * f.px, 5 * ratio), path = new Path2D();
+      path.arc(x, y, radius, 0, 2 * Math.PI);
+      stroke(path, "#7fe3ff", 1.6);
+      write(circle.name, x + 0.75 * radius + 3 * ratio, y - 0.75 * radius - 2 * ratio);
+    }
+    if (star) {
+      const [x, y] = at(star), arm = 5 * ratio, path = new Path2D();
+      path.moveTo(x - arm, y);
+      path.lineTo(x + arm, y);
+      path.moveTo(x, y - arm);
+      path.lineTo(x, y + arm);
+      stroke(path, "#ffffff", 1.4);
+    }
+    if (!north || this.figure.dataset.panel === "data") return;
+    const [x, y] = [this.canvas.width - 16 * ratio, this.canvas.height - 14 * ratio], length = 30 * ratio, tip = 5 * ratio;
+    const path = new Path2D();
+    path.moveTo(x - length, y);
+    path.lineTo(x, y);
+    path.lineTo(x, y - length);
+    path.moveTo(x - length + tip, y - tip);
+    path.lineTo(x - length, y);
+    path.lineTo(x - length + tip, y + tip);
+    path.moveTo(x - tip, y - length + tip);
+    path.lineTo(x, y - length);
+    path.lineTo(x + tip, y - length + tip);
+    stroke(path, "#ffffff", 1.6);
+    write("N", x - 4 * ratio, y - length - 5 * ratio);
+    write("E", x - length - 14 * ratio, y + 4 * ratio);
   }
 
   /* A bar of a round length (1, 2 or 5 times a power of ten), about a fifth of the panel. */
