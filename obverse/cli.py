@@ -52,6 +52,7 @@ def demo(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"], help="Output folder.")] = None,
+    set_: Assign = None,
     overwrite: Overwrite = False,
     json_: Json = False,
 ) -> int:
@@ -70,7 +71,7 @@ def demo(
         [chosen.data],
         output or Path(f"obverse-demo-{name}"),
         chosen.instrument,
-        [chosen.settings],
+        [chosen.settings, *_layers(None, set_)],
         reference=chosen.reference,
         overwrite=overwrite,
         as_json=json_,

@@ -45,8 +45,6 @@ _EXAMPLES = {
             "angles": _FOLDER / "beta_pictoris_angles.fits",
             "psf": _FOLDER / "beta_pictoris_psf.fits",
             "pixel_scale_mas": 27.19,
-            # The dark hole of the vortex, and the symmetry of the halo about it, lie one pixel off the frame's middle.
-            "centre": (51.0, 51.0),
             # 764 939.6 in a circle of 4.8 pixels, the figure in VIP's tutorial, brought to our FWHM with the PSF.
             "star_flux": 709039.0,
         },
