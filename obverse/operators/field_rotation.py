@@ -16,7 +16,9 @@ turned frequencies a non-uniform FFT computes: no image is interpolated, and the
 there, to the accuracy of that transform (1e-12 in double precision, 1e-6 in single).
 
 While a frame is exposed the sky turns by e_t. The frame is then the mean over K positions in pa_t ± e_t/2, as many as
-keep steps at , Nadeau, "Angular differential imaging: a powerful high-contrast
+keep the steps of a source in a corner of the frame below half a pixel.
+
+References: Marois, Lafrenière, Doyon, Macintosh, Nadeau, "Angular differential imaging: a powerful high-contrast
 imaging technique", ApJ 2006.
 """
 
