@@ -3,10 +3,12 @@
 The combined residual is summed in discs of one FWHM. At each place of a ring of radius r the other n − 1 discs, n =
 ⌊2πr/FWHM⌋, that do not touch it tell the scatter, and
 
-    S/N = (x − mean) / (std · √(1 + 1/(n − 1))),      σ = std · √(1 + 1/(n − 1))
+    ratio = (x − mean) / (std · √(1 + 1/(n − 1))),      σ = std · √(1 + 1/(n − 1))
 
-which follows Student's t with n − 2 degrees of freedom where the discs are normal: at small r the same S/N is a false
-alarm more often than Gaussian figures say. The flux is what the subtraction leaves, which takes part of a source's own.
+which follows Student's t with n − 2 degrees of freedom where the discs are normal: of 12 discs, a ratio of 5 is a false
+alarm a thousand times as often as Gaussian figures say. What is answered as S/N is therefore the normal deviate that is
+as rare, and a threshold has the false-alarm rate that is stated for it. The flux is what the subtraction leaves, which
+takes part of a source's own.
 
 References: Mawet et al., "Fundamental limitations of high contrast imaging set by small sample statistics", ApJ 2014.
 """
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..methods.detection import Candidate, Detection, candidates_of
+from ..methods.small_sample import gaussian_equivalent
 from ..operators import FieldRotation
 from ..posterior.estimate import Estimate
 from ..problem import Problem
@@ -63,7 +66,8 @@ class Subtraction:
             )
         estimate: Estimate = self.combine(y, problem)
         image, fwhm, centre = estimate.image[0].double().numpy(), operator.fwhm, operator.centre
-        snr, sigma, flux = small_sample(image, centre, fwhm, self.inner_radius)
+        ratio, sigma, flux = small_sample(image, centre, fwhm, self.inner_radius)
+        snr = gaussian_equivalent(torch.from_numpy(ratio)[None], fwhm, centre)[0].numpy()
         found = []
         for peak in candidates_of(torch.from_numpy(snr), self.threshold, fwhm):
             row, column = round(peak.y), round(peak.x)
@@ -80,7 +84,7 @@ class Subtraction:
 def small_sample(
     image: np.ndarray, centre: tuple[float, ...], fwhm: float, inner: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """S/N, standard deviation and flux, `(H, W)` each; NaN where a ring has too few discs or leaves the frame.
+    """Ratio, standard deviation and flux, `(H, W)` each; NaN where a ring has too few discs or leaves the frame.
 
     Args:
         image: `(H, W)`.

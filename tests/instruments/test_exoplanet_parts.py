@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from obverse.instruments import exoplanet_frames as frames
@@ -9,8 +10,13 @@ from obverse.instruments.exoplanet_geometry import north_of, pixel_scale, target
 from obverse.instruments.exoplanet_products import candidate_rows, contrast_curve, detection_probability
 from obverse.instruments.exoplanet_psf import aperture, prepare
 from obverse.instruments.exoplanet_settings import Settings
-from obverse.instruments.exoplanet_subtraction import small_sample
+from obverse.instruments.exoplanet_subtraction import Subtraction, small_sample
 from obverse.methods.detection import Candidate
+from obverse.noise import Gaussian
+from obverse.operators import FieldRotation
+from obverse.posterior.estimate import Estimate
+from obverse.problem import Problem
+from obverse.solvers.result import Status
 
 
 def gaussian(side, width, row, column):
@@ -137,3 +143,18 @@ def test_small_samples_follow_students_t():
     spread = ratio[:, near].std() / np.sqrt(10 / 8)
     assert spread == pytest.approx(1.0, abs=0.12)
     assert not 0.88 < 1.5 * spread < 1.12
+
+
+def test_the_answered_ratio_is_as_rare_as_a_normal_deviate():
+    image = np.random.default_rng(0).normal(size=(33, 33))
+    image[16, 23:25] += 9.0
+    psf = torch.from_numpy(gaussian(13, 3.0, 6, 6))
+    operator = FieldRotation((1, 33, 33), [0.0, 40.0], psf, dtype=torch.float64)
+    left = Estimate(torch.from_numpy(image)[None], Status(True, "closed-form", "exact"), (), {})
+    found = Subtraction(lambda y, problem: left, 3.0, 4.0)(torch.zeros(2, 33, 33), Problem(operator, Gaussian(1.0)))
+    ratio, snr = small_sample(image, (16.0, 16.0), operator.fwhm, 4.0)[0], found.snr[0].numpy()
+    places = int(2 * np.pi * 7 / operator.fwhm)
+    assert stats.norm.sf(snr[16, 23]) == pytest.approx(stats.t.sf(ratio[16, 23], places - 2), rel=1e-6)
+    assert 3 < snr[16, 23] < 0.8 * ratio[16, 23], "the ratio itself is not normal"
+    np.testing.assert_array_equal(np.isnan(snr), np.isnan(ratio))
+    assert found.candidates[0].snr == pytest.approx(np.nanmax(snr))
