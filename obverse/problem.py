@@ -140,6 +140,8 @@ class Problem:
 
     def _check(self, y: Tensor) -> None:
         law, shape = type(self.noise).__name__, self.operator.data_shape
+        if not isinstance(y, Tensor):
+            raise InputError(f"expected data as a tensor, got {type(y).__name__}; pass torch.as_tensor(y)")
         if tuple(y.shape[max(y.ndim - len(shape), 0) :]) != shape:
             raise InputError(f"expected data of shape (*batch, {', '.join(map(str, shape))}), got {tuple(y.shape)}")
         if y.is_complex() != self.noise.complex:

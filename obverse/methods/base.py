@@ -12,6 +12,7 @@ __all__ = [
     "Callback",
     "check_item",
     "check_least",
+    "check_pair",
     "default_tolerance",
     "described",
     "linear_part",
@@ -52,12 +53,27 @@ def check_least(settings: Any, **least: int) -> None:
             raise InputError(f"{type(settings).__name__} expects {name} of at least {bound}, got {value}; raise it")
 
 
+def check_pair(y: object, problem: object, method: str) -> None:
+    """Refuse arrays that are no tensors, and the two arguments in the wrong order.
+
+    Raises:
+        InputError: they are not a tensor and a problem.
+    """
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"{method} expects data and then a Problem, got {type(problem).__name__} second; call method(y, problem)"
+        )
+    if not isinstance(y, Tensor):
+        raise InputError(f"{method} expects data as a tensor, got {type(y).__name__}; pass torch.as_tensor(y)")
+
+
 def check_item(y: Tensor, problem: Problem, method: str) -> None:
     """Refuse anything but one finite measurement of exactly the operator's data shape.
 
     Raises:
-        InputError: wrong shape, an integer type, or a value that is not finite.
+        InputError: no tensor, wrong shape, an integer type, or a value that is not finite.
     """
+    check_pair(y, problem, method)
     expected = problem.operator.data_shape
     if tuple(y.shape) != expected:
         raise InputError(

@@ -35,7 +35,7 @@ from ..priors.base import Prior
 from ..priors.positivity import Positivity
 from ..problem import Problem
 from ..solvers.result import Result, Status
-from .base import Callback, silent
+from .base import Callback, check_pair, silent
 from .fidelity import Counting, fidelity
 from .map_solvers import solve
 from .parameter_choice import choose
@@ -107,6 +107,7 @@ class MAP:
             InputError: the operator is not linear, the law not such, or the data do not fit.
         """
         began = time.perf_counter()
+        check_pair(y, problem, "MAP")
         if not isinstance(problem.operator, LinearOperator):
             raise InputError(
                 f"MAP expects a linear operator, got {type(problem.operator).__name__}; linearise it at an image first"

@@ -40,7 +40,7 @@ from ..posterior.estimate import Estimate
 from ..priors.denoiser import check_denoiser
 from ..problem import Problem
 from ..solvers.result import Result, Status
-from .base import Callback, silent
+from .base import Callback, check_pair, silent
 from .plug_and_play_data import DataTerm, smoothest_start
 from .plug_and_play_fixed_point import MAPS, iterate
 from .plug_and_play_gradient_step import descend
@@ -150,6 +150,7 @@ class PlugAndPlay:
             InputError: the data do not fit, or the step of "pgd" is too large.
         """
         began = time.perf_counter()
+        check_pair(y, problem, "PlugAndPlay")
         problem._check(y)
         operator = problem.operator
         items = y.reshape(-1, *operator.data_shape)

@@ -37,6 +37,7 @@ from ..operators.spectral import fourier_filter, laid_out
 from ..posterior.estimate import Estimate
 from ..problem import Problem
 from ..solvers.result import Status
+from .base import check_pair
 
 _Map = Callable[[Tensor], Tensor]
 
@@ -116,6 +117,7 @@ class RichardsonLucy:
             InputError: the data, the operator or the noise law are not as above.
         """
         began = time.perf_counter()
+        check_pair(y, problem, "RichardsonLucy")
         shift = _checked_shift(y, problem)
         operator = problem.operator
         assert isinstance(operator, LinearOperator)

@@ -12,7 +12,7 @@ from ..solvers.result import Status
 __all__ = ["Estimate"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Estimate:
     """What a method returns when it does not quantify uncertainty.
 
@@ -40,3 +40,10 @@ class Estimate:
             )
         object.__setattr__(self, "history", tuple(self.history))
         object.__setattr__(self, "diagnostics", dict(self.diagnostics))
+
+    def __repr__(self) -> str:
+        ended = "converged" if self.status.converged else f"not converged ({self.status.reason})"
+        return f"{type(self).__name__}(image {tuple(self.image.shape)}, {self.image.dtype}, {self._spread()}, {ended})"
+
+    def _spread(self) -> str:
+        return "no uncertainty"

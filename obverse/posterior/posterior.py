@@ -36,7 +36,7 @@ _VERSION = 1
 _TAIL_DRAWS = 5
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Posterior(Estimate):
     """Mean, covariance, samples, provenance and diagnostics of one image.
 
@@ -293,6 +293,9 @@ class Posterior(Estimate):
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{path} expects a saved posterior, got another kind of file ({error})") from error
+
+    def _spread(self) -> str:
+        return f"{self.target} spread by {type(self.covariance).__name__}"
 
     def _weights(self, functional: Tensor) -> Tensor:
         shape = tuple(self.mean.shape)

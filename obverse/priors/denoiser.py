@@ -42,7 +42,8 @@ def check_denoiser(denoiser: object, method: str) -> None:
     """
     if not isinstance(denoiser, Denoises):
         raise InputError(
-            f"{method} expects a denoiser with denoise(x, sigma), got {type(denoiser).__name__}; see obverse.priors"
+            f"{method} expects a denoiser with denoise(x, sigma), got {type(denoiser).__name__}; "
+            "obverse.priors.load(name) gives one, obverse.priors.available() has the names"
         )
 
 

@@ -11,6 +11,7 @@ import torch
 from obverse.errors import FormatError, InputError
 from obverse.io.safe import write_safetensors
 from obverse.posterior import TARGETS, Estimate, LowRankDiagonal, Posterior, PrecisionCovariance, StationaryCovariance
+from obverse.solvers.result import Status
 from tests.posterior.cases import DONE, SHAPE, from_dense, normal, positive, spectrum
 
 
@@ -49,6 +50,14 @@ def test_a_posterior_is_an_estimate_and_checks_itself():
     with pytest.raises(InputError, match="draws"):
         known(draws=torch.zeros(1, *SHAPE))
     assert [known(target=target).target for target in TARGETS] == list(TARGETS)
+
+
+def test_they_introduce_themselves_in_a_line_without_their_arrays():
+    failed = Status(False, "max-iterations", "Ran out of iterations.")
+    said = "Estimate(image (1, 64, 64), torch.float32, no uncertainty, not converged (max-iterations))"
+    assert repr(Estimate(torch.ones(1, 64, 64), failed)) == said
+    said = f"Posterior(image {SHAPE}, torch.float64, posterior spread by PrecisionCovariance, converged)"
+    assert repr(known(provenance={"settings": {"prior": "long " * 100}})) == said
 
 
 def test_gaussian_intervals_of_pixels_functionals_and_regions():
