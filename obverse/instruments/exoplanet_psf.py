@@ -109,7 +109,7 @@ def _one(plane: np.ndarray, frame: tuple[int, int]) -> tuple[np.ndarray, float, 
         )
     # The largest odd square about the star that the picture fills, up to the size of the frames.
     reach = min(int(min(p, n - 1 - p, (f - 1) / 2)) for p, n, f in zip(place, plane.shape, frame))
-    size = (2 * reach + 1,) * 2
+    size = (2 * reach + 1, 2 * reach + 1)
     target = [s // 2 + n // 2 - p for s, n, p in zip(size, plane.shape, place)]
     one_frame = FieldRotation((1, *size), [0.0], torch.from_numpy(plane), dtype=torch.float64)
     values = one_frame.source(target)[0].numpy()
@@ -121,7 +121,8 @@ def _one(plane: np.ndarray, frame: tuple[int, int]) -> tuple[np.ndarray, float, 
 def _fitted(plane: np.ndarray, fwhm: float) -> tuple[float, float]:
     """(row, column) of the star."""
     top = divmod(int(np.argmax(plane)), plane.shape[1])
-    rows, columns = np.indices(plane.shape)
+    grid = np.indices(plane.shape)
+    rows, columns = grid[0], grid[1]
     near = np.hypot(rows - top[0], columns - top[1]) <= max(fwhm, 2.0)
     y, x, data = rows[near], columns[near], plane[near]
 

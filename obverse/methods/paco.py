@@ -125,8 +125,8 @@ class PACO:
             "refined": sum(refined for _, refined in candidates),
         }
         message = (
-            f"every place that at least half of the frames see was tested: {len(peaks)} candidates of at least "
-            f"{self.threshold:g} standard deviations; with reversed angles S/N has a spread of "
+            f"every place that at least half of the frames see was tested; candidates of at least "
+            f"{self.threshold:g} standard deviations: {len(peaks)}; with reversed angles S/N has a spread of "
             f"{diagnostics['reversed_deviation']:.2f} and reaches {diagnostics['reversed_maximum']:.1f}"
         )
         maps = (v.to(cube.dtype)[None] for v in (flux, sigma, snr))

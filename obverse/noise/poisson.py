@@ -132,7 +132,8 @@ class PoissonGaussian(Noise):
         return PoissonGaussian(factor * self.gain, factor * self.sigma)
 
     def _by_blocks(self, y: Tensor, mean: Tensor, function, density: bool = True) -> Tensor:
-        real_only(y, "PoissonGaussian"), real_only(mean, "PoissonGaussian")
+        real_only(y, "PoissonGaussian")
+        real_only(mean, "PoissonGaussian")
         sigma = torch.as_tensor(self.sigma, dtype=torch.float64, device=mean.device)
         t, rate, sigma = torch.broadcast_tensors(y.double() / self.gain, mean.double() / self.gain, sigma)
         shape, a = t.shape, (self.gain / sigma).square()
