@@ -80,7 +80,8 @@ def load_checkpoint(path: Path, training: Training, recipe: Recipe, processes: P
     changed = [name for name in asked if begun[name] != asked[name]]
     if changed:
         raise InputError(
-            f"{path} expects the recipe it was begun with, got another {', '.join(changed)}; train into another folder"
+            f"{path} expects the recipe it was begun with, got another {', '.join(changed)}; give the same "
+            "settings again or train into another folder"
         )
     tensors = {name: torch.from_numpy(array) for name, array in content.items()}
     try:

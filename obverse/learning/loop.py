@@ -32,7 +32,7 @@ from .objectives import make_objective
 from .parallel import Processes, join, load_whole, local, shard, whole
 from .recipe import Recipe, start_files
 
-__all__ = ["learning_rate", "train"]
+__all__ = ["learning_rate", "load_start", "train"]
 
 Callback = Callable[[int, int | None, float], None]
 
@@ -141,12 +141,12 @@ def _train(
     return path
 
 
-def _begin(recipe: Recipe, processes: Processes) -> Training:
-    torch.manual_seed(recipe.seed)
-    sharded = recipe.shard and processes.count > 1
-    network = build(recipe.network).to(processes.device)
-    if not sharded:  # FSDP wants rows in memory order
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def load_start(network: nn.Module, recipe: Recipe) -> None:
+    """Put the weights that a recipe starts from, if any, into its network.
+
+    Raises:
+        InputError: there are none of that name, or they are of another network.
+    """
     for part, file in start_files(recipe).items():
         try:
             network.get_submodule(part).load_state_dict(load(file)[0].state_dict())
@@ -155,6 +155,15 @@ def _begin(recipe: Recipe, processes: Processes) -> Training:
             raise InputError(
                 f"expected start to name weights of the recipe's network, got others ({detail})"
             ) from error
+
+
+def _begin(recipe: Recipe, processes: Processes) -> Training:
+    torch.manual_seed(recipe.seed)
+    sharded = recipe.shard and processes.count > 1
+    network = build(recipe.network).to(processes.device)
+    if not sharded:  # FSDP wants rows in memory order
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    load_start(network, recipe)
     average = copy.deepcopy(network).requires_grad_(False)
     if sharded:
         shard(network, processes)

@@ -133,6 +133,9 @@ def read_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
         first = error.errors()[0]
         # pydantic puts the kind of data between `data` and the setting's name.
         where = ".".join(str(part) for part in first["loc"] if part not in ("images", "pairs"))
+        if first["type"] == "extra_forbidden":
+            known = f" out of {', '.join(Recipe.model_fields)}" if len(first["loc"]) == 1 else " that recipes have"
+            raise InputError(f"{path.name}: expected a setting{known}, got {where!r}; correct the name") from error
         raise InputError(
             f"{path.name}: {where}: {first['msg'].lower()}, got {first.get('input')!r}; mend it"
         ) from error

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..learning import Recipe, read_recipe, train
 from ..learning.datasets import datasets
+from ..learning.loop import load_start
 from ..learning.objectives import make_objective
 from ..networks import build, load
 
@@ -57,13 +58,15 @@ def run_training(
 
 
 def foresee(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a recipe would do: its data are read and its network built, but nothing is trained or written."""
+    """What a recipe would do: its data are read, its network built and started, but nothing is trained or written."""
     recipe: Recipe = read_recipe(path, settings)
     training, validation = datasets(recipe)
     make_objective(recipe.objective, recipe.data.kind)
+    network = build(recipe.network)
+    load_start(network, recipe)
     return {
         "name": recipe.name,
-        "parameters": sum(parameter.numel() for parameter in build(recipe.network).parameters()),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "training items": len(training),
         "validation items": len(validation),
         "steps": recipe.steps,

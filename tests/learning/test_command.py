@@ -37,6 +37,19 @@ def test_dry_run_writes_nothing(obverse, recipe_file, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"tiny.yaml"}
 
 
+@pytest.mark.parametrize(
+    "start, told", [("natural-grey", "expected a prior out of"), ("natural-gray", "weights of the recipe's network")]
+)
+def test_dry_run_tells_of_a_start_that_training_could_not_take(obverse, recipe_file, start, told):
+    done = obverse("train", recipe_file, "--dry-run", "--set", f"start={start}")
+    assert done.code == 2 and told in done.stderr
+
+
+def test_a_setting_of_unknown_name_is_answered_with_the_names(obverse, recipe_file):
+    done = obverse("train", recipe_file, "--dry-run", "--set", "stepz=10")
+    assert done.code == 2 and "out of name, description" in done.stderr and "got 'stepz'" in done.stderr
+
+
 def test_an_earlier_training_is_neither_replaced_nor_mixed_up(obverse, recipe_file, tmp_path):
     command = ("train", recipe_file, "-o", tmp_path / "out")
     assert obverse(*command).code == 0
