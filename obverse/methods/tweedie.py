@@ -23,7 +23,7 @@ from ..noise import Gaussian
 from ..operators import Identity
 from ..posterior import DirectionalMoments, Posterior
 from ..posterior.product import ProductCovariance
-from ..priors.denoiser import Denoiser, Denoises, check_denoiser
+from ..priors.denoiser import Denoiser, Denoises, check_denoiser, known_levels
 from ..priors.jacobian import Jacobian
 from ..priors.moments import directional_moments
 from ..problem import Problem
@@ -75,7 +75,7 @@ class Tweedie:
             problem: `Identity` and `Gaussian` noise of one level.
 
         Raises:
-            InputError: another operator or law.
+            InputError: another operator or law, or more noise than the denoiser knows.
         """
         begun = time.perf_counter()
         check_item(y, problem, "Tweedie")
@@ -85,7 +85,12 @@ class Tweedie:
                 "Tweedie expects an Identity and Gaussian noise of one level, got "
                 f"{type(problem.operator).__name__} and {type(problem.noise).__name__}; use methods.LocalGaussian"
             )
-        level = float(sigma)  # type: ignore[arg-type]
+        level, highest = float(sigma), known_levels(self.denoiser)[1]  # type: ignore[arg-type]
+        if level > highest:
+            raise InputError(
+                f"Tweedie expects noise that the denoiser knows, of at most {highest:.3g} in units of the image, got "
+                f"{level:.3g}; denoiser.scaled(low, high) gives it the range of your images"
+            )
         real_image(problem.operator, y, "Tweedie")
         jacobian = Jacobian(self.denoiser, y, level)
         covariance = ProductCovariance(

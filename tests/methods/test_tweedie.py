@@ -5,6 +5,7 @@ import torch
 
 import obverse as ob
 from obverse.errors import InputError
+from obverse.priors.denoiser import Denoiser
 from tests.priors.test_moments import SIGMA, exact, mixture
 
 SHAPE = (1, 6, 6)
@@ -29,3 +30,19 @@ def test_components_come_with_their_density():
 def test_more_moments_than_components_are_refused():
     with pytest.raises(InputError, match="moments"):
         ob.methods.Tweedie(mixture((1, 1, 1)), rank=2, moments=3)
+
+
+def test_more_noise_than_the_denoiser_knows_is_refused_as_a_matter_of_units():
+    known = Denoiser(Halving(), card={"sigma_range": (0.0, 2.0)})
+    y, problem = torch.ones(SHAPE), ob.Problem(ob.operators.Identity(SHAPE), ob.noise.Gaussian(25.0))
+    with pytest.raises(InputError, match=r"at most 2 in units of the image, got 25; denoiser\.scaled"):
+        ob.methods.Tweedie(known)(y, problem)
+    posterior = ob.methods.Tweedie(known.scaled(0.0, 255.0), rank=2, probes=36)(y, problem)
+    assert posterior.std.mean() == pytest.approx(25 * 0.5**0.5, rel=1e-3)
+
+
+class Halving(torch.nn.Module):
+    """Its Jacobian is one half."""
+
+    def forward(self, x, sigma):
+        return x / 2
