@@ -63,7 +63,7 @@ def _claims(target: str | None) -> tuple[str, str]:
             "No uncertainty was computed",
             "The method used gives one picture and no statement of how far to trust it. Nothing here says which "
             "detail is certain; structure near the resolution limit may be noise or an artefact. For an uncertainty, "
-            "rerun with a method that computes one, such as gaussian, laplace or langevin.",
+            "rerun with a method that computes one, such as laplace, gaussian or local-gaussian.",
         )
     if target not in _TARGETS:
         return ("Uncertainty of an unknown kind", f"The stored target is {target!r}, which this version does not know.")
