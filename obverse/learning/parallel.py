@@ -116,6 +116,7 @@ def join() -> Iterator[Processes]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), device)
+        dist.barrier()  # a process that leaves while others still speak can be aborted by the backend's own threads
     finally:
         dist.destroy_process_group()
 
