@@ -24,7 +24,7 @@ References: as in `patch_statistics`. Huber, "The behavior of maximum likelihood
 conditions", Berkeley Symposium 1967.
 """
 
-__all__ = ["SourceFit", "fit_source", "hypothesis"]
+__all__ = ["FittedSource", "fit_source", "hypothesis"]
 
 import math
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ _UNKNOWN = ((math.nan,) * 3,) * 3
 
 
 @dataclass(frozen=True)
-class SourceFit:
+class FittedSource:
     """A source's flux and place.
 
     Args:
@@ -106,7 +106,7 @@ def fit_source(
     *,
     spectrum: Tensor | None = None,
     frame_scales: bool = False,
-) -> SourceFit:
+) -> FittedSource:
     """Flux and place of the source near `position` (row, column), by the iteration above.
 
     Args:
@@ -140,8 +140,8 @@ def fit_source(
             inverse = torch.linalg.inv(slope)
             covariance = _in_xy(inverse @ linear.power @ inverse.mT * linear.excess)
             bound = _in_xy(torch.linalg.inv(linear.power) * linear.excess)
-            return SourceFit(flux, (float(place[0]), float(place[1])), covariance, bound, rounds, True)
-    return SourceFit(flux, (float(place[0]), float(place[1])), _UNKNOWN, _UNKNOWN, rounds, False)
+            return FittedSource(flux, (float(place[0]), float(place[1])), covariance, bound, rounds, True)
+    return FittedSource(flux, (float(place[0]), float(place[1])), _UNKNOWN, _UNKNOWN, rounds, False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,14 @@ tails than the normal law's near the star. `gaussian_equivalent` gives the norma
 References: Mawet et al., "Fundamental limitations of high contrast imaging set by small sample statistics", ApJ 2014.
 """
 
-__all__ = ["aperture_sums", "gaussian_equivalent", "ring_angles", "small_sample_snr", "student_factor"]
+__all__ = [
+    "aperture_sums",
+    "gaussian_equivalent",
+    "ring_angles",
+    "small_sample_maps",
+    "small_sample_snr",
+    "student_factor",
+]
 
 import math
 from collections.abc import Sequence
@@ -52,6 +59,16 @@ def small_sample_snr(image: Tensor, fwhm: float, centre: Sequence[float] | None 
         >>> bool(snr[0, 15, 24] > 8), bool(snr[0, 15, 15].isnan())
         (True, True)
     """
+    return small_sample_maps(image, fwhm, centre)[0]
+
+
+def small_sample_maps(
+    image: Tensor, fwhm: float, centre: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The S/N of `small_sample_snr`, its denominator s √(1 + 1/n₂), and the apertures' sums x: `(1, H, W)` each.
+
+    All three are NaN at the same pixels; arguments and errors as there.
+    """
     sums, centre = aperture_sums(image, fwhm), _centre(image, centre)
     up, right = _from_centre(image, centre)
     distance = up.hypot(right)
@@ -59,10 +76,10 @@ def small_sample_snr(image: Tensor, fwhm: float, centre: Sequence[float] | None 
     known = (count >= _FEWEST) & (distance <= _reach(image, fwhm, centre))
     if not bool(known.any()):
         raise InputError(
-            f"small_sample_snr expects room for a ring of {_FEWEST} apertures, got an image {tuple(image.shape)} and a "
+            f"small-sample S/N expects room for a ring of {_FEWEST} apertures, got an image {tuple(image.shape)} and a "
             f"fwhm of {fwhm:g}; give a larger image"
         )
-    snr = torch.full_like(distance, math.nan)
+    snr, spread = (torch.full_like(distance, math.nan) for _ in range(2))
     places = torch.nonzero(known)
     most = int(count[known].max())
     for part in places.split(max(1, _AT_ONCE // most)):
@@ -76,8 +93,10 @@ def small_sample_snr(image: Tensor, fwhm: float, centre: Sequence[float] | None 
         n2 = n - 1
         mean = (others * there).sum(1) / n2
         variance = ((others - mean[:, None]).square() * there).sum(1) / (n2 - 1)
-        snr[rows, columns] = (sums[rows, columns] - mean) / (variance * (1 + 1 / n2)).sqrt()
-    return snr[None].to(image)
+        spread[rows, columns] = (variance * (1 + 1 / n2)).sqrt()
+        snr[rows, columns] = (sums[rows, columns] - mean) / spread[rows, columns]
+    maps = (snr, spread, sums.where(known, math.nan))
+    return tuple(each[None].to(image) for each in maps)  # type: ignore[return-value]
 
 
 def gaussian_equivalent(snr: Tensor, fwhm: float, centre: Sequence[float] | None = None) -> Tensor:

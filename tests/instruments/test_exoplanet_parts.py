@@ -10,8 +10,9 @@ from obverse.instruments.exoplanet_geometry import north_of, pixel_scale, target
 from obverse.instruments.exoplanet_products import candidate_rows, contrast_curve, detection_probability
 from obverse.instruments.exoplanet_psf import aperture, prepare
 from obverse.instruments.exoplanet_settings import Settings
-from obverse.instruments.exoplanet_subtraction import Subtraction, small_sample
+from obverse.instruments.exoplanet_subtraction import Subtraction
 from obverse.methods.detection import Candidate
+from obverse.methods.small_sample import small_sample_snr
 from obverse.noise import Gaussian
 from obverse.operators import FieldRotation
 from obverse.posterior.estimate import Estimate
@@ -135,11 +136,11 @@ def test_small_samples_follow_students_t():
     values = []
     for seed in range(60):
         image = np.random.default_rng(seed).normal(size=(33, 33))
-        values.append(small_sample(image, (16.0, 16.0), 3.0, 4.0)[0])
+        values.append(small_sample_snr(torch.from_numpy(image)[None], 3.0)[0].numpy())
     ratio = np.array(values)
     y, x = np.mgrid[:33, :33]
     near = (np.floor(2 * np.pi * np.hypot(y - 16, x - 16) / 3.0) == 12) & np.isfinite(ratio[0])
-    # Linear interpolation narrows the discs around the tested one: the law is Student's up to that.
+    # Interpolation narrows the discs around the tested one: the law is Student's up to that.
     spread = ratio[:, near].std() / np.sqrt(10 / 8)
     assert spread == pytest.approx(1.0, abs=0.12)
     assert not 0.88 < 1.5 * spread < 1.12
@@ -152,7 +153,10 @@ def test_the_answered_ratio_is_as_rare_as_a_normal_deviate():
     operator = FieldRotation((1, 33, 33), [0.0, 40.0], psf, dtype=torch.float64)
     left = Estimate(torch.from_numpy(image)[None], Status(True, "closed-form", "exact"), (), {})
     found = Subtraction(lambda y, problem: left, 3.0, 4.0)(torch.zeros(2, 33, 33), Problem(operator, Gaussian(1.0)))
-    ratio, snr = small_sample(image, (16.0, 16.0), operator.fwhm, 4.0)[0], found.snr[0].numpy()
+    ratio = small_sample_snr(torch.from_numpy(image)[None], operator.fwhm)[0].numpy()
+    rows, columns = np.mgrid[:33, :33]
+    ratio[np.hypot(rows - 16, columns - 16) < 4.0] = np.nan
+    snr = found.snr[0].numpy()
     places = int(2 * np.pi * 7 / operator.fwhm)
     assert stats.norm.sf(snr[16, 23]) == pytest.approx(stats.t.sf(ratio[16, 23], places - 2), rel=1e-6)
     assert 3 < snr[16, 23] < 0.8 * ratio[16, 23], "the ratio itself is not normal"
