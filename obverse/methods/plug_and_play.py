@@ -37,7 +37,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..posterior.estimate import Estimate
-from ..priors.denoiser import check_denoiser
+from ..priors.denoiser import check_denoiser, check_range
 from ..problem import Problem
 from ..solvers.result import Result, Status
 from .base import Callback, check_pair, silent
@@ -147,7 +147,8 @@ class PlugAndPlay:
             for "schedule-completed".
 
         Raises:
-            InputError: the data do not fit, or the step of "pgd" is too large.
+            InputError: the data do not fit, the image is not of the denoiser's units, or the step of "pgd" is too
+                large.
         """
         began = time.perf_counter()
         check_pair(y, problem, "PlugAndPlay")
@@ -185,6 +186,7 @@ class PlugAndPlay:
         start = None if start is None else start.to(dtype=_image_type(y, problem), device=y.device)
         data = DataTerm(y, problem, start, _ACCURACY * self.tolerance)
         x0 = smoothest_start(data, counted.span) if start is None else start
+        check_range(data.flattest() if data.linear else x0, self.denoiser, "PlugAndPlay")
         sigma, weight = self._parameters(data, counted)
         if isinstance(sigma, tuple):
             result = follow(data, counted, x0, sigma, weight, callback)

@@ -76,6 +76,14 @@ class DataTerm:
             raise InputError("PlugAndPlay expects an operator that sees something, got one of norm zero; check it")
         self.accuracy = max(accuracy, 10 * resolution(y.dtype))
 
+    def flattest(self) -> Tensor:
+        """The constant image that explains the data best, one number; 0 where the operator sees none."""
+        real = self.y.real if self.y.is_complex() else self.y
+        flat = self.operator(torch.ones(self.operator.image_shape, dtype=self.operator.dtype, device=self.y.device))
+        seen = torch.as_tensor(self.law.curvature(self.y), dtype=real.dtype, device=self.y.device) * flat.conj()
+        power = (seen * flat).sum().real
+        return (seen * self.y).sum() / power if power > 0 else torch.zeros_like(power)
+
     def value(self, x: Tensor) -> float:
         """f(x) without its constants, summed in double precision."""
         ideal = self.operator(x)

@@ -23,7 +23,7 @@ from ..noise import Gaussian
 from ..operators import Identity
 from ..posterior import DirectionalMoments, Posterior
 from ..posterior.product import ProductCovariance
-from ..priors.denoiser import Denoiser, Denoises, check_denoiser, known_levels
+from ..priors.denoiser import Denoiser, Denoises, check_denoiser, check_range, known_levels
 from ..priors.jacobian import Jacobian
 from ..priors.moments import directional_moments
 from ..problem import Problem
@@ -75,7 +75,7 @@ class Tweedie:
             problem: `Identity` and `Gaussian` noise of one level.
 
         Raises:
-            InputError: another operator or law, or more noise than the denoiser knows.
+            InputError: another operator or law, more noise than the denoiser knows, or an image of other units.
         """
         begun = time.perf_counter()
         check_item(y, problem, "Tweedie")
@@ -92,6 +92,7 @@ class Tweedie:
                 f"{level:.3g}; denoiser.scaled(low, high) gives it the range of your images"
             )
         real_image(problem.operator, y, "Tweedie")
+        check_range(y, self.denoiser, "Tweedie")
         jacobian = Jacobian(self.denoiser, y, level)
         covariance = ProductCovariance(
             lambda v: level**2 * jacobian(v),

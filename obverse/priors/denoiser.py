@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .tiles import HALO, by_tiles, tile_side
 
-__all__ = ["Denoiser", "Denoises", "check_denoiser", "check_level", "known_levels", "value_span"]
+__all__ = ["Denoiser", "Denoises", "check_denoiser", "check_level", "check_range", "known_levels", "value_span"]
 
 
 @runtime_checkable
@@ -58,6 +58,24 @@ def check_level(level: float, denoiser: object, words: str) -> None:
         raise InputError(
             f"{words} that the denoiser knows, from {low:.3g} to {high:.3g}, got {level}; it is in units of the image"
         )
+
+
+def check_range(images: Tensor, denoiser: object, method: str) -> None:
+    """Refuse images of other units than a denoiser's: whose median is more than its range away from its range.
+
+    Raises:
+        InputError: they are.
+    """
+    if not (hasattr(denoiser, "low") and hasattr(denoiser, "high")):
+        return
+    low, high, span = float(denoiser.low), float(denoiser.high), value_span(denoiser)  # type: ignore[attr-defined]
+    for part in (images.real, images.imag) if images.is_complex() else (images,):
+        middle = float(part.median())
+        if not low - span <= middle <= high + span:
+            raise InputError(
+                f"{method} expects images in the denoiser's range, from {low:.3g} to {high:.3g}, got values of about "
+                f"{middle:.3g}; denoiser.scaled(low, high) gives it the range of your images"
+            )
 
 
 def known_levels(denoiser: object) -> tuple[float, float]:

@@ -46,3 +46,15 @@ class Halving(torch.nn.Module):
 
     def forward(self, x, sigma):
         return x / 2
+
+
+@pytest.mark.parametrize("method", [ob.methods.Tweedie, ob.methods.PlugAndPlay, ob.methods.LocalGaussian])
+def test_images_of_other_units_are_refused(method):
+    unit = Denoiser(Halving(), card={"sigma_range": (0.0, 2.0)})
+    problem = ob.Problem(ob.operators.Identity(SHAPE), ob.noise.Gaussian(0.1))
+    with pytest.raises(
+        InputError, match=r"expects images in the denoiser's range, from 0 to 1, got values of about 120; den"
+    ):
+        method(unit)(120 * torch.ones(SHAPE), problem)
+    problem = ob.Problem(ob.operators.Identity(SHAPE), ob.noise.Gaussian(25.0))
+    assert bool(method(unit.scaled(0.0, 255.0))(120 * torch.ones(SHAPE), problem).image.isfinite().all())
