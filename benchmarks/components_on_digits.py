@@ -7,6 +7,7 @@ On the 400 test digits of recipes/make_digits_data.py: under white noise of 0.5,
     ratio k     mean square of the error along component k over the variance stated for it (1 is best)
     pixels, components     share within 90 % intervals
     score       log density of the truth, nats per pixel
+    seconds     of CPU
 
 "others' components" is a control: each digit with the components of the next one, which hold less.
 
@@ -124,13 +125,15 @@ def items(task: str, count: int) -> list[tuple[Tensor, Tensor, ob.Problem]]:
     return [(x, problem.simulate(x, stream(10, i)), problem) for i, (x, problem) in enumerate(zip(truths, problems))]
 
 
-def measured(methods: Mapping[str, Method], found: list[tuple[Tensor, Tensor, ob.Problem]]) -> list[dict]:
-    """A row of figures for each named method, and for its control."""
+def measured(
+    methods: Mapping[str, Method], found: list[tuple[Tensor, Tensor, ob.Problem]], counted: Tensor | None = None
+) -> list[dict]:
+    """A row of figures for each named method, and for its control; `pixels` of those `counted`, or of all."""
     rows = []
     for name, method in methods.items():
-        began = time.perf_counter()
+        began = time.process_time()
         posteriors = [method(y, problem) for _, y, problem in found]
-        seconds = (time.perf_counter() - began) / len(found)
+        seconds = (time.process_time() - began) / len(found)
         errors = torch.stack([x - posterior.mean for (x, _, _), posterior in zip(found, posteriors)]).flatten(1)
         leading = [posterior.components(RANK) for posterior in posteriors]
         U = torch.stack([one.directions.flatten(1) for one in leading])
@@ -139,7 +142,7 @@ def measured(methods: Mapping[str, Method], found: list[tuple[Tensor, Tensor, ob
         cost = {"evaluations": posteriors[0].diagnostics.get("evaluations"), "seconds": round(seconds, 5)}
         scores = [density(error, posterior) for error, posterior in zip(errors, posteriors)]
         score = None if None in scores else float(np.mean(np.asarray(scores, dtype=float)))
-        first = figures(errors, U, variances, std) | {"score": score} | cost
+        first = figures(errors, U, variances, std, counted) | {"score": score} | cost
         rows += [{"method": name, **first}, {"method": f"{name}, others' components", **share(errors, U.roll(1, 0))}]
         for row in rows[-2:]:
             print(json.dumps(row))
@@ -155,9 +158,10 @@ def share(errors: Tensor, U: Tensor) -> dict[str, float]:
     }
 
 
-def figures(errors: Tensor, U: Tensor, variances: Tensor, std: Tensor) -> dict:
+def figures(errors: Tensor, U: Tensor, variances: Tensor, std: Tensor, counted: Tensor | None) -> dict:
     scores = (U @ errors[..., None])[..., 0] / variances.sqrt()
-    pixels = (errors.abs() <= NINETY * std).float().mean(1)
+    inside = (errors.abs() <= NINETY * std).float()
+    pixels = (inside if counted is None else inside[:, counted]).mean(1)
     return share(errors, U) | {
         "psnr": float((-10 * errors.square().mean(1).log10()).mean()),
         "ratios": [round(float(v), 3) for v in scores.square().mean(0)],

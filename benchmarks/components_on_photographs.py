@@ -1,0 +1,102 @@
+"""Claim: what a network says of a hole in a photograph in one pass holds, beside what a denoiser says of it.
+
+A hole of 35 × 35 pixels amid crops of 64 × 64 out of the test pictures of BSDS500, one a picture, noise 0.02: the task
+of recipes/natural-components.yaml and recipes/natural-conditional-vae.yaml. Figures are those of
+components_on_digits.py; `pixels` counts the hole's alone, since the others are seen. Beside the networks, on the first
+of the same crops: `LocalGaussian` and draws by diffusion with the shipped gradient-step denoiser, which knows nothing
+of holes. The level of `LocalGaussian` is that of LEVELS at which, over four crops of the validation pictures, variance
+and squared error are nearest to each other.
+
+    OBVERSE_DATA=../shared/data python benchmarks/components_on_photographs.py COMPONENTS AUTOENCODER
+        prints its rows, writes the JSON and a picture of each network, beside this file
+"""
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from components_on_digits import RANK, Method, measured, picture
+from torch import Tensor
+
+import obverse as ob
+from obverse.learning.images import as_unit, read_images
+from obverse.learning.recipe import data_folder
+from obverse.learning.simulation import Simulation
+from obverse.noise.base import stream
+
+SIDE, HOLE, NOISE = 64, 35, 0.02
+COUNT, FEWER = 200, 12  # crops, and those for methods that take many seconds each
+DRAWS = 32
+LEVELS = (0.1, 0.2, 0.4, 0.8)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    files = dict(zip(("component network", "conditional autoencoder"), sys.argv[1:3], strict=True))
+    networks: Mapping[str, Method] = {
+        "component network": ob.methods.ComponentNetwork.load(files["component network"]),
+        "conditional autoencoder": ob.methods.ConditionalVAE.load(files["conditional autoencoder"]),
+    }
+    found = items("test", COUNT)
+    hidden = hole(found)
+    rows = [{"crops": COUNT, **row} for row in measured(networks, found, hidden)]
+    beside = Path(__file__)
+    for name, network in networks.items():
+        picture(network, found[:6], SIDE).save(beside.with_name(f"{beside.stem}_{name.replace(' ', '_')}.png"))
+    denoiser = ob.priors.load("natural-gray-gradient")
+    level, ratios = chosen_level(denoiser)
+    methods: Mapping[str, Method] = {
+        **networks,
+        f"LocalGaussian, level {level}": local_gaussian(denoiser, level),
+        f"{DRAWS} draws, diffpir": ob.methods.Diffusion(denoiser, "diffpir", samples=DRAWS, rank=RANK),
+        f"{DRAWS} draws, mmps": ob.methods.Diffusion(denoiser, "mmps", samples=DRAWS, rank=RANK),
+    }
+    rows += [{"crops": FEWER, **row} for row in measured(methods, found[:FEWER], hidden)]
+    versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": torch.get_num_threads()}
+    facts = {"variance over squared error at each level": ratios, "rows": rows, **versions}
+    beside.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def items(part: str, count: int) -> list[tuple[Tensor, Tensor, ob.Problem]]:
+    """Truth, measurement and problem: one crop of each of the first pictures."""
+    simulation = Simulation({"kind": "Mask", "mask": {"hidden": [HOLE, HOLE]}}, {"kind": "Gaussian", "sigma": NOISE})
+    found = []
+    for i, image in enumerate(read_images(data_folder(f"natural/bsds500/{part}"), 1)[:count]):
+        place = stream(11, i)
+        y, x = (int(torch.randint(n - SIDE + 1, (), generator=place)) for n in image.shape[1:])
+        truth = as_unit(image)[:, y : y + SIDE, x : x + SIDE].contiguous()
+        problem = simulation.draw(truth.shape, stream(9, i))
+        found.append((truth, problem.simulate(truth, stream(10, i)), problem))
+    return found
+
+
+def hole(found: list[tuple[Tensor, Tensor, ob.Problem]]) -> Tensor:
+    """The pixels that no measurement sees, flat."""
+    truth, _, problem = found[0]
+    return problem.operator(torch.ones_like(truth)).flatten() == 0
+
+
+def local_gaussian(denoiser, level: float) -> ob.methods.LocalGaussian:
+    return ob.methods.LocalGaussian(denoiser, sigma=level, rank=RANK, probes=36, tolerance=3e-2, max_iterations=60)
+
+
+def chosen_level(denoiser) -> tuple[float, dict[float, float]]:
+    """The best of LEVELS, and variance over squared error at each: nothing where the covariance could not be had."""
+    known, ratios = items("val32", 4), {}
+    for level in LEVELS:
+        try:
+            posteriors = [local_gaussian(denoiser, level)(y, problem) for _, y, problem in known]
+        except ob.methods.CovarianceError as error:
+            print(f"level {level}: {error}", flush=True)
+            continue
+        errors = [float((p.mean - x).square().sum()) for p, (x, _, _) in zip(posteriors, known)]
+        ratios[level] = sum(float(p.std.square().sum()) for p in posteriors) / sum(errors)
+        print(f"level {level}: variance over squared error {ratios[level]:.2f}", flush=True)
+    return min(ratios, key=lambda level: abs(math.log(ratios[level]))), ratios
+
+
+if __name__ == "__main__":
+    main()
