@@ -8,6 +8,7 @@ from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
 from .detection import Candidate, Detection, candidates_of
+from .detection_curve import DetectionCurve, detection_curve, matched_peaks
 from .differential_imaging import MedianADI, PrincipalComponentADI
 from .diffusion import Diffusion
 from .ensemble import Ensemble
@@ -46,6 +47,7 @@ __all__ = [
     "ContrastCurve",
     "CovarianceError",
     "Detection",
+    "DetectionCurve",
     "Ensemble",
     "Diffusion",
     "DecoupledAnnealing",
@@ -72,6 +74,8 @@ __all__ = [
     "candidates_of",
     "contrast_curve",
     "data_consistent",
+    "detection_curve",
     "gaussian_equivalent",
+    "matched_peaks",
     "small_sample_snr",
 ]
