@@ -213,7 +213,9 @@ class PACO:
         seen = torch.stack([s for _, _, s in sums]).amin(0) >= _COVERED
         score, variance = (torch.stack(parts) for parts in list(zip(*sums))[:2])
         spectra = self._library(len(filtered), score)
-        flux, spread, snr = combined(score, torch.where(seen, variance, 0.0), spectra)
+        away = [torch.arange(n, dtype=score.dtype) - c for n, c in zip(score.shape[1:], centre)]
+        distance = (away[0][:, None].square() + away[1].square()).sqrt()
+        flux, spread, snr = combined(score, torch.where(seen, variance, 0.0), spectra, distance, operator.fwhm)
         best = torch.where(snr.isnan(), -math.inf, snr).argmax(0, keepdim=True)
         flux, sigma, snr = (v.gather(0, best)[0] for v in (flux, spread.sqrt(), snr))
         snr = corrected_maximum(snr, len(spectra))
@@ -223,8 +225,6 @@ class PACO:
             known = flux.isfinite() & sigma.isfinite()
             flux, sigma, snr = (torch.where(known, v, torch.nan) for v in (flux, sigma, snr))
         if self.calibration == "robust":
-            away = [torch.arange(n, dtype=snr.dtype) - c for n, c in zip(snr.shape, centre)]
-            distance = (away[0][:, None].square() + away[1].square()).sqrt()
             deviation = robust_deviation(snr, distance, _RING * operator.fwhm)
             sigma, snr = sigma * deviation, snr / deviation
         return flux, sigma, snr

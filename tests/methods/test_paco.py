@@ -193,17 +193,38 @@ def test_channels_are_whitened():
     mixing = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.44, 0.0], [0.9, 0.2, 0.39]], dtype=torch.float64)
     z = torch.einsum("lm,mhw->lhw", mixing, torch.randn(3, 60, 60, generator=generator, dtype=torch.float64))
     z = z / z.std((1, 2), keepdim=True)
-    correlation = channel_correlation(z)
+    correlation = channel_correlation(z.flatten(1))
     assert float(correlation[0, 1]) == pytest.approx(0.9, abs=0.05)
     variance = torch.tensor([4.0, 1.0, 9.0], dtype=torch.float64)[:, None, None].expand(3, 60, 60)
     spectra = torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.2, 1.0]], dtype=torch.float64)
     score = variance.sqrt() * z
-    flux, spread_, snr = combined(score, variance, spectra)
+    flux, spread_, snr = combined(score, variance, spectra, torch.zeros(60, 60), 1.0)
     assert snr.std((1, 2)).tolist() == pytest.approx([1, 1], abs=0.05)
     naive = score.sum(0) / variance.sum(0).sqrt()
     assert float(naive.std()) > 1.4, "adding correlated channels as independent ones must be too wide"
-    with_source = combined(score + 7 * spectra[1][:, None, None] * variance, variance, spectra)[0]
+    with_source = combined(
+        score + 7 * spectra[1][:, None, None] * variance, variance, spectra, torch.zeros(60, 60), 1.0
+    )[0]
     assert float((with_source - flux)[1].mean()) == pytest.approx(7.0, rel=0.05)
+
+
+def test_the_correlation_of_channels_follows_the_distance_from_the_star():
+    """Two channels with the same speckles near the star and others far from it; one matrix for all would be wrong."""
+    generator = torch.Generator().manual_seed(0)
+    place = torch.arange(81.0, dtype=torch.float64) - 40
+    distance = (place[:, None].square() + place.square()).sqrt()
+    one, two = torch.randn(2, 81, 81, generator=generator, dtype=torch.float64)
+    shared = (1 - distance / 40).clamp(min=0)
+    z = torch.stack([one, shared * one + (1 - shared.square()).sqrt() * two])
+    variance, flat = torch.ones_like(z), torch.ones(1, 2, dtype=torch.float64)
+
+    def spreads(distance_):
+        snr = combined(z, variance, flat, distance_, 2.0)[2][0]
+        return [float(snr[(distance > low) & (distance <= high)].std()) for low, high in ((3, 10), (40, 56))]
+
+    assert spreads(distance) == pytest.approx([1, 1], abs=0.05)
+    near, far = spreads(torch.zeros_like(distance))
+    assert near > 1.1 and far < 0.95
 
 
 def test_the_largest_of_many_is_as_rare_as_stated():
