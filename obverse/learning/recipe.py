@@ -122,7 +122,10 @@ def read_recipe(path: Path, settings: Mapping[str, Any] | None = None) -> Recipe
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FormatError(f"expected YAML in {path.name}, got text that does not parse; mend it: {error}") from error
+        detail = " ".join(str(error).split())
+        raise FormatError(
+            f"expected YAML in {path.name}, got text that does not parse ({detail}); mend that line"
+        ) from error
     if not isinstance(content, dict):
         raise FormatError(f"expected `key: value` lines in {path.name}, got a {type(content).__name__}")
     for name, value in (settings or {}).items():

@@ -68,8 +68,8 @@ class LocalGaussian:
 
     def __post_init__(self):
         check_denoiser(self.denoiser, "LocalGaussian")
-        if self.sigma is not None and not 0 < self.sigma < float("inf"):
-            raise InputError(f"LocalGaussian expects a positive sigma, got {self.sigma}; it is in units of the image")
+        if self.sigma is not None and not (isinstance(self.sigma, int | float) and 0 < self.sigma < float("inf")):
+            raise InputError(f"LocalGaussian expects a positive sigma, got {self.sigma!r}; it is in units of the image")
         if not 0 < self.tolerance < 1:
             raise InputError(f"LocalGaussian expects a tolerance between 0 and 1, got {self.tolerance}")
         if min(self.rank, self.max_iterations, self.probes) < 1:

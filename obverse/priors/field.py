@@ -93,6 +93,11 @@ class GaussianField(Prior):
                 lowest frequency of the longest side.
             spacing: pixel size along each spatial axis, 1 everywhere by default.
         """
+        if len(image_shape) not in (3, 4):
+            raise InputError(
+                f"GaussianField expects an image_shape (C, H, W) or (C, D, H, W), got {tuple(image_shape)}; "
+                "a grey picture has C = 1"
+            )
         spectrum = power_law_spectrum(tuple(image_shape)[1:], exponent, variance, corner, spacing, dtype)
         return cls(spectrum, tuple(image_shape), mean)
 

@@ -32,7 +32,7 @@ def find(name: str | Path) -> Path:
     Raises:
         InputError: no such prior.
     """
-    path = Path(name)
+    path = Path(str(name))
     if path.suffix != ".safetensors":
         path = _FOLDER / f"{name}.safetensors"
     if not path.is_file():

@@ -22,7 +22,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..covariance import streams
 from ..posterior import Posterior
-from .pairs import Functional, checked, floats, projected, weights_of
+from .pairs import Functional, checked, checked_levels, floats, projected, weights_of
 
 __all__ = ["Coverage", "Histogram", "Scores", "Uniformity"]
 __all__ += ["coverage", "mahalanobis", "pc_scores", "pit", "rank_histogram", "tarp"]
@@ -118,6 +118,7 @@ def coverage(
         functional: weights `(*batch, *image_shape)` of ⟨w, x⟩, a boolean mask of a region, or `posterior → weights`;
             None for all pixels.
     """
+    levels = checked_levels(levels)
     rows, count = [], 1
     for posterior, truth in checked(posteriors, truths):
         weights = weights_of(functional, posterior)

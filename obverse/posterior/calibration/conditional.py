@@ -18,7 +18,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..posterior import Posterior
 from .checks import Coverage, coverage_of_shares
-from .pairs import Functional, checked, projected, weights_of
+from .pairs import Functional, checked, checked_levels, projected, weights_of
 from .strata import Strata
 
 __all__ = ["conditional_coverage", "coverage_by_error"]
@@ -47,6 +47,7 @@ def conditional_coverage(
     Raises:
         InputError: labels of another shape.
     """
+    levels = checked_levels(levels)
     shares: dict[int, list[list[float]]] = {}
     for posterior, truth in checked(posteriors, truths):
         held = _held(posterior, truth, levels, functional)
@@ -83,6 +84,7 @@ def coverage_by_error(
     Raises:
         InputError: fewer than two images a part.
     """
+    levels = checked_levels(levels)
     sizes, shares = [], []
     for posterior, truth in checked(posteriors, truths):
         spread = posterior.std if expected else truth - posterior.mean

@@ -1,6 +1,7 @@
 """Pairs (posterior, truth), checked one at a time: whatever is calibrated or tested, images are its replicates."""
 
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from ...errors import InputError
 from ..posterior import Posterior
 
-__all__ = ["Functional", "checked", "floats", "observed", "projected", "weights_of"]
+__all__ = ["Functional", "checked", "checked_levels", "floats", "observed", "projected", "weights_of"]
 
 Found = TypeVar("Found")
 Functional = Tensor | Callable[[Posterior], Tensor] | None
@@ -22,10 +23,14 @@ def checked(
     """One pair after the other; none is kept.
 
     Raises:
-        InputError: a truth of another shape than its posterior, one that is not finite, or fewer pairs than `least`.
+        InputError: a truth of another shape than its posterior, one that is not finite, fewer pairs than `least`, or
+            more of the ones than of the others.
     """
     count = 0
-    for posterior, truth in zip(posteriors, truths, strict=True):
+    for posterior, truth in itertools.zip_longest(posteriors, truths):
+        if posterior is None or truth is None:
+            more, fewer = ("truths", "posteriors") if posterior is None else ("posteriors", "truths")
+            raise InputError(f"expected as many truths as posteriors, got more {more} than the {count} {fewer}")
         if truth.shape != posterior.mean.shape:
             raise InputError(f"a truth expects shape {tuple(posterior.mean.shape)}, got {tuple(truth.shape)}")
         bad = int((~truth.isfinite()).sum())
@@ -35,6 +40,19 @@ def checked(
         yield posterior, truth
     if count < least:
         raise InputError(f"a calibration test expects at least two posteriors, got {count}; simulate a hundred")
+
+
+def checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Probabilities of intervals.
+
+    Raises:
+        InputError: no sequence of numbers between 0 and 1.
+    """
+    if not isinstance(levels, Iterable) or isinstance(levels, str) or not (found := tuple(levels)):
+        raise InputError(f"expected levels such as (0.5, 0.9), got {levels!r}; give a sequence")
+    if not all(isinstance(level, int | float) and 0 < level < 1 for level in found):
+        raise InputError(f"expected levels between 0 and 1, got {found}; 0.9 is usual")
+    return found
 
 
 def observed(

@@ -160,3 +160,17 @@ def test_functionals_come_in_batches_and_as_masks():
     broken = torch.full((1, 5, 4), float("nan")).double()
     with pytest.raises(InputError, match="NaN"):
         coverage(posteriors[:2], [truths[0], broken])
+
+
+@pytest.mark.parametrize("levels", [(), (0.5, 1.0), (-0.1,)])
+def test_levels_that_are_no_probabilities_are_refused(levels):
+    with pytest.raises(InputError, match="levels"):
+        coverage(*pairs(), levels=levels)
+
+
+def test_unequal_numbers_of_posteriors_and_truths_are_refused():
+    posteriors, truths = pairs()
+    with pytest.raises(InputError, match="more posteriors than the 3 truths"):
+        coverage(posteriors, truths[:3])
+    with pytest.raises(InputError, match="more truths than the 3 posteriors"):
+        pit(posteriors[:3], truths)
