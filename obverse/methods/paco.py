@@ -1,9 +1,9 @@
 """PACO: point sources beside a star, from the statistics of patches learned on the very frames.
 
 The background of every patch is a Gaussian law with a mean and a covariance of its own (`patch_statistics`). Against it
-each place on the sky is tested along the way that the field's rotation takes a source there (`paco_detection`); what is
-found is measured again without its own trace in the background (`paco_source`); channels are combined
-(`paco_spectral`).
+each place on the sky is tested along the way that the field's rotation takes a source there (`paco_detection`), with
+patches of one size or several (`paco_scales`); what is found is measured again without its own trace in the background
+(`paco_source`); channels are combined (`paco_spectral`).
 
 References: Flasseur, Denis, Thiébaut, Langlois, "Exoplanet detection in angular differential imaging by statistical
 learning of the nonstationary patch covariances. The PACO algorithm", A&A 2018.
@@ -21,11 +21,13 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..operators.field_rotation import FieldRotation
+from ..operators.motion import pixel_grid
 from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, silent
 from .detection import Candidate, Detection, Peak, candidates_of
 from .paco_detection import MAD, FilteredFrames, derotated, filtered_frames, robust_deviation
+from .paco_scales import joined_scales
 from .paco_source import fit_source
 from .paco_spectral import combined, corrected_maximum
 
@@ -43,7 +45,8 @@ class PACO:
 
     Args:
         patch_radius: of the patches, in pixels; by default the whole pixels within one full width at half maximum of
-            the PSF. More pixels than frames leave little to learn from.
+            the PSF. More pixels than frames leave little to learn from. Several radii are joined in one test of each
+            place (`joined_scales`), at the cost of each; what is found is measured again with the first.
         threshold: S/N from which a peak is a candidate; 5 is usual.
         calibration: what makes S/N N(0, 1) where there is no source. "leave-one-out": each frame is tested by the law
             of the others, and the spread of such tests is measured. "robust": the form of the paper, divided by the
@@ -65,7 +68,7 @@ class PACO:
         [(20, 12)]
     """
 
-    patch_radius: int | None = None
+    patch_radius: int | tuple[int, ...] | None = None
     threshold: float = 5.0
     _: KW_ONLY
     calibration: str | None = "leave-one-out"
@@ -73,10 +76,12 @@ class PACO:
     spectra: Tensor | None = None
 
     def __post_init__(self):
-        radius = self.patch_radius
-        if radius is not None and (isinstance(radius, bool) or not isinstance(radius, int) or radius < 1):
+        radii = self.patch_radius if isinstance(self.patch_radius, tuple) else (self.patch_radius,)
+        whole = all(type(radius) is int and radius >= 1 for radius in radii) and len(radii) == len(set(radii)) > 0
+        if not whole and self.patch_radius is not None:
             raise InputError(
-                f"PACO expects a whole patch_radius of at least 1 pixel, got {radius!r}; None takes the PSF's"
+                f"PACO expects a whole patch_radius of at least 1 pixel, or several different ones, got "
+                f"{self.patch_radius!r}; None takes the PSF's"
             )
         if not math.isfinite(self.threshold):
             raise InputError(f"PACO expects a finite threshold, got {self.threshold}; 5 is usual")
@@ -106,14 +111,14 @@ class PACO:
         """
         began = time.perf_counter()
         operator, radius = self._prepared(cube, problem)
-        filtered = self._filtered(cube, operator, radius, callback)
+        filtered = self._filtered(cube, operator, callback)
         flux, sigma, snr = self._answer(filtered, operator, operator.degrees)
         mirrored = self._answer(filtered, operator, [-a for a in operator.degrees])[2]
         peaks = candidates_of(snr, self.threshold, operator.fwhm)
         candidates = [self._candidate(peak, cube, operator, radius, flux, sigma) for peak in peaks]
         diagnostics = {
             "seconds": time.perf_counter() - began,
-            "patch_radius": radius,
+            "patch_radius": radius if self.patch_radius is None else self.patch_radius,
             "fwhm": operator.fwhm,
             "snr_deviation": _spread(snr),
             "reversed_deviation": _spread(mirrored),
@@ -146,8 +151,8 @@ class PACO:
 
         NaN where fewer than half of the frames see a place.
         """
-        operator, radius = self._prepared(cube, problem)
-        flux, sigma, snr = self._answer(self._filtered(cube, operator, radius, silent), operator, operator.degrees)
+        operator, _ = self._prepared(cube, problem)
+        flux, sigma, snr = self._answer(self._filtered(cube, operator, silent), operator, operator.degrees)
         return flux.to(cube.dtype)[None], sigma.to(cube.dtype)[None], snr.to(cube.dtype)[None]
 
     def characterise(self, cube: Tensor, problem: Problem, position: tuple[float, float]) -> Candidate:
@@ -189,18 +194,25 @@ class PACO:
                 f"PACO expects spectra of {operator.image_shape[0]} channels, got {self.spectra.shape[-1]}; "
                 "give one number for each"
             )
-        radius = max(1, int(operator.fwhm)) if self.patch_radius is None else self.patch_radius
-        return operator.to(torch.float64), radius
+        operator = operator.to(torch.float64)
+        return operator, self._radii(operator)[0]
 
-    def _filtered(self, cube: Tensor, operator: FieldRotation, radius: int, callback: Callback) -> list[FilteredFrames]:
+    def _radii(self, operator: FieldRotation) -> tuple[int, ...]:
+        if self.patch_radius is None:
+            return (max(1, int(operator.fwhm)),)
+        return self.patch_radius if isinstance(self.patch_radius, tuple) else (self.patch_radius,)
+
+    def _filtered(self, cube: Tensor, operator: FieldRotation, callback: Callback) -> list[FilteredFrames]:
+        """Of every channel, and in it of every radius."""
         double = cube.double()
         channels, planes = (double[None], operator.psf[None]) if cube.ndim == 3 else (double, operator.psf)
         filtered = []
-        for plane, frames in zip(planes, channels):
-            left_out = self.calibration == "leave-one-out"
-            maps = filtered_frames(frames, plane, radius, left_out=left_out, frame_scales=self.frame_scales)
-            filtered.append(maps)
-            callback(len(filtered), len(channels), 0.0)
+        left_out = self.calibration == "leave-one-out"
+        for done, (plane, frames) in enumerate(zip(planes, channels), 1):
+            for radius in self._radii(operator):
+                maps = filtered_frames(frames, plane, radius, left_out=left_out, frame_scales=self.frame_scales)
+                filtered.append(maps)
+            callback(done, len(channels), 0.0)
         return filtered
 
     def _answer(
@@ -209,12 +221,14 @@ class PACO:
         """Flux, standard deviation and S/N, `(H, W)` each, NaN where not covered."""
         centre = (operator.centre[0], operator.centre[1])
         left_out = self.calibration == "leave-one-out"
-        sums = [derotated(maps, degrees, centre, overlap=left_out) for maps in filtered]
+        rows, columns = pixel_grid(operator.image_shape[1:], operator.psf)
+        distance = (rows - centre[0]).hypot(columns - centre[1])
+        turned = [derotated(maps, degrees, centre, overlap=left_out) for maps in filtered]
+        sizes = len(filtered) // operator.image_shape[0]
+        sums = [joined_scales(turned[i : i + sizes], distance, operator.fwhm) for i in range(0, len(turned), sizes)]
         seen = torch.stack([s for _, _, s in sums]).amin(0) >= _COVERED
         score, variance = (torch.stack(parts) for parts in list(zip(*sums))[:2])
-        spectra = self._library(len(filtered), score)
-        away = [torch.arange(n, dtype=score.dtype) - c for n, c in zip(score.shape[1:], centre)]
-        distance = (away[0][:, None].square() + away[1].square()).sqrt()
+        spectra = self._library(len(score), score)
         flux, spread, snr = combined(score, torch.where(seen, variance, 0.0), spectra, distance, operator.fwhm)
         best = torch.where(snr.isnan(), -math.inf, snr).argmax(0, keepdim=True)
         flux, sigma, snr = (v.gather(0, best)[0] for v in (flux, spread.sqrt(), snr))
