@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from tests.methods.test_paco import noise, off_centre, problem_of
 
 from obverse.errors import InputError
 from obverse.methods import PACO
 from obverse.methods.paco_scales import joined_scales
+from tests.methods.test_paco import noise, off_centre, problem_of
 
 RADII = (2, 4)
 
