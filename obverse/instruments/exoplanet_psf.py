@@ -18,7 +18,8 @@ import torch
 from scipy import optimize
 
 from ..errors import InputError
-from ..operators.field_rotation import FieldRotation, full_width_at_half_maximum
+from ..operators.field_rotation import FieldRotation
+from ..operators.full_width import full_width_at_half_maximum
 
 _FINER = 20  # samples a side, by which the part of a pixel in a circle is counted
 _NARROWEST = 1.5  # pixels of FWHM below which a Fourier shift rings

@@ -32,9 +32,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..operators.field_rotation import FieldRotation
-from .patch_statistics import Patches, PatchStatistics, seen_pixels
+from .source_tests import SourcePatches
 
 _FLUX_ROUNDS = 12  # at most, of the flux alone, before the place moves too
 _NEAR = 0.1  # of the flux: a step that is smaller ends them
@@ -68,16 +67,6 @@ class FittedSource:
     converged: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Tests:
-    """G `(L, J)`, R `(L, J, J)`, κ `(L,)` and the correlation of the channels `(L, L)`."""
-
-    score: Tensor
-    response: Tensor
-    dispersion: Tensor
-    correlation: Tensor
-
-
 def hypothesis(
     cube: Tensor, operator: FieldRotation, position: tuple[float, float], radius: int, *, left_out: bool = True
 ) -> tuple[float, float]:
@@ -91,10 +80,12 @@ def hypothesis(
         radius: of the patches.
         left_out: test each frame by the law of the others.
     """
-    tests = _tests(cube, operator.source(position)[None], operator, position, radius, left_out)
+    patches = SourcePatches(cube, operator, position, radius)
+    source = patches.source(torch.tensor(position, dtype=torch.float64))
+    tests = patches.tests(0.0, [source], left_out=left_out)
     precision = (tests.response[:, 0, 0] / tests.dispersion).sum()
     flux = (tests.score[:, 0] / tests.dispersion).sum() / precision
-    return float(flux), float((_inflation(tests) / precision).sqrt())
+    return float(flux), float((tests.inflation / precision).sqrt())
 
 
 @torch.no_grad()
@@ -116,15 +107,20 @@ def fit_source(
         frame_scales: give each frame of a patch its own scale.
     """
     level = torch.ones(operator.data_shape[:-3], dtype=torch.float64) if spectrum is None else spectrum
-    search = _Search(cube, operator, radius, level, frame_scales)
     place = torch.tensor(position, dtype=torch.float64)
+
+    def about(where: Tensor) -> _Search:
+        near = (float(where[0]), float(where[1]))
+        return _Search(SourcePatches(cube, operator, near, radius, frame_scales), level)
+
+    search = about(place)
     flux, rounds = search.flux_at(place)
     for refined in range(_LINEAR):
         if not flux > 0:
             break
-        if refined < _FREE:
-            nearest = (float(place[0]), float(place[1]))
-        linear = search.linearised(flux, place, nearest)
+        if 0 < refined < _FREE:
+            search = about(place)
+        linear = search.linearised(flux, place)
         slope = linear.power if refined < _FREE - 1 else search.slope(flux, linear)
         score, sizes = linear.score, []
         for _ in range(_CHORDS):
@@ -146,44 +142,36 @@ def fit_source(
 
 @dataclass(frozen=True, eq=False)
 class _Linear:
-    """G/κ and R/κ of (flux, row, column) at one θ, summed over channels; the templates and places they were taken with,
-    κ of each channel, and by how much the correlation of channels widens the variance."""
+    """G/κ and R/κ of (flux, row, column) at one θ, summed over channels; the templates they were taken with, κ of each
+    channel, and by how much the correlation of channels widens the variance."""
 
     score: Tensor
     power: Tensor
-    templates: Tensor
-    place: tuple[float, float]
+    templates: list[Tensor]
     dispersion: Tensor
     excess: Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class _Search:
-    """One cube, and the source of unit flux that is looked for in it."""
+    """The patches about one place, and the spectrum of the source that is looked for in them."""
 
-    cube: Tensor
-    operator: FieldRotation
-    radius: int
+    patches: SourcePatches
     spectrum: Tensor
-    frame_scales: bool
 
     def source(self, place: Tensor) -> Tensor:
-        return self.operator.source(place, self.spectrum)
-
-    def tests(self, removed: Tensor, templates: Tensor, place: tuple[float, float]) -> _Tests:
-        return _tests(self.cube - removed, templates, self.operator, place, self.radius, True, self.frame_scales)
+        return self.patches.source(place, self.spectrum)
 
     def score(self, removed: Tensor, linear: _Linear) -> Tensor:
         """G/κ with another source removed."""
-        return (self.tests(removed, linear.templates, linear.place).score / linear.dispersion[:, None]).sum(0)
+        return (self.patches.score(removed, linear.templates) / linear.dispersion[:, None]).sum(0)
 
     def flux_at(self, place: Tensor) -> tuple[float, int]:
         """The flux of a source at `place`, roughly: steps R⁻¹ G, which are too small rather than too large."""
-        source, where, flux = self.source(place), (float(place[0]), float(place[1])), 0.0
-        rounds = 0
+        source, flux, rounds = self.source(place), 0.0, 0
         while rounds < _FLUX_ROUNDS:
             rounds += 1
-            tests = self.tests(flux * source, source[None], where)
+            tests = self.patches.tests(flux * source, [source])
             precision = (tests.response[:, 0, 0] / tests.dispersion).sum()
             step = float((tests.score[:, 0] / tests.dispersion).sum() / precision)
             flux += step
@@ -191,17 +179,16 @@ class _Search:
                 break
         return flux, rounds
 
-    def linearised(self, flux: float, place: Tensor, where: tuple[float, float]) -> _Linear:
-        """G and R, in the patches about the pixels nearest to a source at `where`."""
+    def linearised(self, flux: float, place: Tensor) -> _Linear:
+        """G and R at θ."""
         middle = self.source(place)
         shifts = _DELTA * torch.eye(2, dtype=place.dtype)
         moved = [flux * (self.source(place + shift) - middle) / _DELTA for shift in shifts]
-        templates = torch.stack([middle, *moved])
-        tests = self.tests(flux * middle, templates, where)
+        tests = self.patches.tests(flux * middle, [middle, *moved])
         kappa = tests.dispersion[:, None]
         power = (tests.response / kappa[..., None]).sum(0)
         score = (tests.score / kappa).sum(0)
-        return _Linear(score, (power + power.mT) / 2, templates, where, tests.dispersion, _inflation(tests))
+        return _Linear(score, (power + power.mT) / 2, [middle, *moved], tests.dispersion, tests.inflation)
 
     def slope(self, flux: float, linear: _Linear) -> Tensor:
         """J/κ, by central differences along the templates."""
@@ -217,52 +204,3 @@ class _Search:
 def _in_xy(covariance: Tensor) -> tuple[tuple[float, ...], ...]:
     """A covariance of (flux, row, column) as one of (flux, x, y)."""
     return tuple(map(tuple, covariance[[0, 2, 1]][:, [0, 2, 1]].tolist()))
-
-
-def _tests(
-    cube: Tensor,
-    templates: Tensor,
-    operator: FieldRotation,
-    position: tuple[float, float],
-    radius: int,
-    left_out: bool,
-    frame_scales: bool = False,
-) -> _Tests:
-    """Tests of templates `(J, *data_shape)` in the patches about a source at `position`, frame by frame."""
-    channels = (cube[None], templates[:, None]) if cube.ndim == 3 else (cube, templates)
-    frames, height, width = cube.shape[-3:]
-    nearest = operator.positions(position).round().long()
-    inside = ((nearest >= 0) & (nearest < torch.tensor([height, width]))).all(1)
-    if not bool(inside.any()):
-        raise InputError(f"PACO expects a position whose source is in some frame, got {position}; see the coverage")
-    own, (rows, columns) = torch.nonzero(inside)[:, 0], nearest[inside].unbind(1)
-    each = torch.arange(len(own))
-    scores, responses, dispersions, values = [], [], [], []
-    for data, shapes in zip(channels[0], channels[1].unbind(1)):
-        known = seen_pixels(data)
-        patches, seen = Patches(data, known, radius).at(rows, columns)
-        law = PatchStatistics.learned(patches, seen, frame_scales)
-        share = (law.weights / law.weights.sum(-1, keepdim=True))[:, None]
-        here, mean = [], []
-        for shape in shapes:
-            of_source = Patches(shape, known, radius).at(rows, columns)[0]
-            here.append(of_source[each, :, own])
-            mean.append((of_source * share).sum(-1))
-        count, alone = len(here), 1 / (1 - share[each, 0, own])
-        b, a = (law.left_out if left_out else law.tested)(torch.stack(here + mean, -1))
-        score, precision = b[each, :count, own], a[each, :, :, own]
-        scores.append(score.sum(0))
-        change = (precision[:, :count, :count] - precision[:, :count, count:]) * alone[:, None, None]
-        responses.append(change.sum(0))
-        power = a[:, 0, 0]
-        z = torch.where(power > 0, b[:, 0] / torch.where(power > 0, power, 1.0).sqrt(), 0.0).flatten()
-        dispersions.append(z.square().mean() if left_out else z.new_ones(()))
-        values.append(z)
-    correlation = torch.corrcoef(torch.stack(values)).reshape(len(values), len(values))
-    return _Tests(torch.stack(scores), torch.stack(responses), torch.stack(dispersions), correlation)
-
-
-def _inflation(tests: _Tests) -> Tensor:
-    """By how much the variance exceeds that of independent channels."""
-    weight = (tests.response[:, 0, 0] / tests.dispersion).clamp(min=0).sqrt()
-    return (weight @ tests.correlation @ weight) / weight.square().sum()

@@ -13,7 +13,12 @@ centre is ((H − 1)/2, (W − 1)/2) unless it is given: for frames of even side
 The PSF between its pixels is its trigonometric interpolation, on a grid with room for all that lies outside the frame.
 The transform of frame t is then ĥ(k) X(R(pa_t) k) times a phase, with X the transform of τ x, whose values at the
 turned frequencies a non-uniform FFT computes: no image is interpolated, and the image of one pixel is that of a source
-there, to the accuracy of that transform (1e-12 in double precision, 1e-6 in single).
+there, to the accuracy of that transform (1e-12 in double precision, 1e-6 in single). One source is made without it, by
+the Dirichlet kernel D of the grid's sides along each axis,
+
+    h(n − φ) = Σ_a D(n₁ − φ₁ − a₁) h[a] D(n₂ − φ₂ − a₂),    D(x) = sin(πx) / (N sin(πx/N))
+
+at the cost of the pixels that are asked for.
 
 While a frame is exposed the sky turns by e_t. The frame is then the mean over K positions in pa_t ± e_t/2, as many as
 keep the steps of a source in a corner of the frame below half a pixel.
@@ -32,15 +37,16 @@ from ..errors import InputError
 from .arguments import as_numbers
 from .base import LinearOperator, constant_like, require_finite
 from .boundary import is_smooth
+from .field_rotation_arguments import as_angles, as_exposures, as_transmission, as_wavelengths
 from .filters import by_parts
+from .full_width import full_width_at_half_maximum
 from .motion import centre_of, pixel_grid
 from .nonuniform_fourier import NonuniformFourier
 
-__all__ = ["FieldRotation", "full_width_at_half_maximum"]
+__all__ = ["FieldRotation"]
 
 _ACCURACY = 1e-12  # of the transform in double precision
 _MARGIN = 4  # pixels of the grid beside a PSF's own size
-_FINER = 8  # samples per pixel along each axis where a PSF's area is counted
 _STEP = 0.5  # pixels between the positions that stand for the way of a source during one exposure
 
 
@@ -97,7 +103,7 @@ class FieldRotation(LinearOperator):
                 f"FieldRotation expects images (1, H, W) and a psf (h, w), or (L, H, W) and (L, h, w), got "
                 f"{tuple(image_shape)} and {tuple(psf.shape)}; give one PSF for each wavelength"
             )
-        angles = _angles(degrees, "degrees")
+        angles = as_angles(degrees, "degrees")
         size = tuple(image_shape[1:])
         super().__init__(image_shape, (*channels, len(angles), *size), dtype)
         self.degrees = angles
@@ -105,9 +111,9 @@ class FieldRotation(LinearOperator):
         self.centre = centre_of(self.image_shape[1:]) if centre is None else tuple(float(c) for c in centre)
         if len(self.centre) != 2 or not all(map(math.isfinite, self.centre)):
             raise InputError(f"FieldRotation expects a finite centre (row, column), got {centre}")
-        self.exposure_degrees = _exposures(exposure_degrees, len(angles))
-        self.wavelengths = _wavelengths(wavelengths, channels)
-        self.transmission = _table(transmission, dtype)
+        self.exposure_degrees = as_exposures(exposure_degrees, len(angles))
+        self.wavelengths = as_wavelengths(wavelengths, channels)
+        self.transmission = as_transmission(transmission, dtype)
         self._offsets = self._within_exposure()
         self._grid = self._room()
         self._throughput = None if self.transmission is None else self._transmitted(pixel_grid(size, self.psf))
@@ -146,21 +152,25 @@ class FieldRotation(LinearOperator):
         assert isinstance(image, Tensor)
         return image if self._throughput is None else constant_like(self._throughput, image) * image
 
-    def source(self, position: Tensor | Sequence[float], flux: Tensor | float = 1.0) -> Tensor:
-        """The cube of one point source, exact between the pixels too, and differentiable in both arguments.
+    def source(
+        self,
+        position: Tensor | Sequence[float],
+        flux: Tensor | float = 1.0,
+        *,
+        rows: slice = slice(None),
+        columns: slice = slice(None),
+    ) -> Tensor:
+        """The cube of one point source, exact between the pixels too, and differentiable in position and flux.
 
         Args:
             position: (row, column) on the sky, in pixels.
             flux: in units of the PSF: a number, or `(L,)` for each wavelength.
+            rows: of each frame that are wanted, and `columns` likewise; all by default.
 
         Returns:
-            `data_shape`.
+            `data_shape`, or the part `[..., rows, columns]` of it.
         """
         place = self._place(position, "source")
-        if tuple(place.shape) != (2,):
-            raise InputError(
-                f"source expects a position (row, column), got shape {tuple(place.shape)}; give two numbers"
-            )
         level = as_numbers(flux, "source expects a flux").to(self.psf)
         if level.ndim and tuple(level.shape) != self.data_shape[:-3]:
             raise InputError(
@@ -169,20 +179,28 @@ class FieldRotation(LinearOperator):
             )
         if self.transmission is not None:
             level = level * self._transmitted(place).to(level)
-        rows, columns = self._frequencies(place.device)
-        waves = []
+        psf = self.psf[:, None] if self.psf.ndim == 3 else self.psf
+        cube: Tensor | float = 0.0
         for part in self._offsets:
-            row, column = self._track(place, part).unbind(-1)
-            waves.append(_wave(row[:, None] * rows)[:, :, None] * _wave(column[:, None] * columns)[:, None, :])
-        spectrum = torch.stack(waves).mean(0)
-        transfer = self._transfer(self.psf)
-        transfer = transfer[0] if self.psf.ndim == 2 else transfer[:, None]
-        cube = self._cropped(transfer * spectrum.to(transfer))
+            along = self._track(place, part).unbind(-1)
+            down, across = (self._between(axis, cut, where) for axis, cut, where in zip((0, 1), (rows, columns), along))
+            cube = cube + down @ (psf @ across.mT) / len(self._offsets)
         return level[..., None, None, None] * cube
 
     def positions(self, position: Tensor | Sequence[float]) -> Tensor:
         """Where a source at `position` (row, column) on the sky is in each frame, in mid-exposure: `(T, 2)`."""
         return self._track(self._place(position, "positions"), 0.0)
+
+    def _between(self, axis: int, cut: slice, where: Tensor) -> Tensor:
+        """D between the pixels that are wanted and those of a PSF at `where` in each frame: (T, pixels, PSF's side)."""
+        first, past, step = cut.indices(self.image_shape[1 + axis])
+        side, count, period = self.psf.shape[-2 + axis], len(range(first, past, step)), self._grid[axis]
+        # of all differences between the two, of which those of a pixel are neighbours
+        lags = torch.arange(first - (side - 1 - side // 2), past + side // 2, dtype=where.dtype, device=where.device)
+        away = lags - where[:, None]
+        away = away - period * (away.detach() / period).round()
+        kernel = (torch.sinc(away) / torch.sinc(away / period)).to(self.psf)
+        return kernel.unfold(-1, side, step)[:, :count].flip(-1)
 
     def _place(self, position: Tensor | Sequence[float], name: str) -> Tensor:
         place = as_numbers(position, f"{name} expects a position (row, column)", torch.float64).to(self.psf.device)
@@ -277,82 +295,7 @@ class FieldRotation(LinearOperator):
         return tuple((k + 0.5) / count - 0.5 for k in range(count))
 
 
-def full_width_at_half_maximum(psf: Tensor) -> float:
-    """Diameter in pixels of the disc that has the area where the PSF exceeds half its maximum.
-
-    The area is counted on a grid eight times finer, made by Fourier.
-
-    Args:
-        psf: `(h, w)`, or `(L, h, w)` for the mean width over the wavelengths.
-
-    Example:
-        >>> x = torch.arange(-8.0, 9.0)
-        >>> psf = torch.exp(-4 * math.log(2) * (x[:, None] ** 2 + x**2) / 4.0**2)
-        >>> round(full_width_at_half_maximum(psf), 1)
-        4.0
-    """
-    if psf.ndim == 3:
-        return sum(map(full_width_at_half_maximum, psf)) / len(psf)
-    if not float(psf.max()) > 0:
-        raise InputError(f"a PSF with a positive maximum is expected, got {float(psf.max()):g}; check its sign")
-    # an even side is made odd by a line of zeros, so that no frequency is its own mirror image
-    sides = [n + 1 - n % 2 for n in psf.shape]
-    spectrum = torch.fft.fftshift(torch.fft.fft2(psf.detach().double(), s=sides))
-    height, width = (_FINER * n for n in sides)
-    padded = spectrum.new_zeros(height, width)
-    top, left = (fine // 2 - n // 2 for fine, n in zip(padded.shape, sides))
-    padded[top : top + sides[0], left : left + sides[1]] = spectrum
-    fine = torch.fft.ifft2(torch.fft.ifftshift(padded)).real
-    area = float((fine > fine.max() / 2).sum()) / _FINER**2
-    return 2 * math.sqrt(area / math.pi)
-
-
 def _wave(cycles: Tensor) -> Tensor:
     """exp(−2πi · cycles)."""
     angle = -2 * math.pi * cycles
     return torch.complex(angle.cos(), angle.sin())
-
-
-def _angles(degrees: float | Sequence[float] | Tensor, name: str) -> tuple[float, ...]:
-    what = f"FieldRotation expects {name}"
-    angles = as_numbers(degrees, what, torch.float64).detach().cpu().reshape(-1)
-    require_finite(angles, what)
-    if not len(angles):
-        raise InputError(f"{what}, one for each frame, got none")
-    return tuple(angles.tolist())
-
-
-def _exposures(degrees: float | Sequence[float] | Tensor | None, count: int) -> tuple[float, ...]:
-    if degrees is None:
-        return (0.0,) * count
-    exposures = _angles(degrees, "exposure_degrees")
-    if len(exposures) not in (1, count):
-        raise InputError(f"FieldRotation expects one exposure_degrees or {count}, got {len(exposures)}; see its help")
-    return exposures * count if len(exposures) == 1 else exposures
-
-
-def _wavelengths(wavelengths: Sequence[float] | Tensor | None, channels: tuple[int, ...]) -> tuple[float, ...] | None:
-    if wavelengths is None:
-        return None
-    lengths = _angles(wavelengths, "wavelengths")
-    if (len(lengths),) != (channels or (1,)) or min(lengths) <= 0:
-        raise InputError(
-            f"FieldRotation expects a positive wavelength for each PSF, got {lengths} for {(channels or (1,))[0]}; "
-            "check the order of the axes"
-        )
-    return lengths
-
-
-def _table(transmission: Tensor | Sequence[Sequence[float]] | None, dtype: torch.dtype) -> Tensor | None:
-    if transmission is None:
-        return None
-    table = as_numbers(transmission, "FieldRotation expects a transmission", dtype).detach().clone()
-    require_finite(table, "FieldRotation expects a transmission")
-    if table.ndim != 2 or len(table) != 2 or table.shape[1] < 2 or not bool((table[0].diff() > 0).all()):
-        raise InputError(
-            f"FieldRotation expects a transmission (2, n) of rising distances and factors, n ≥ 2, got shape "
-            f"{tuple(table.shape)}; sort it by distance"
-        )
-    if not bool((table[1] >= 0).all()):
-        raise InputError(f"FieldRotation expects a transmission of at least zero, got {float(table[1].min()):g}")
-    return table

@@ -9,7 +9,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.operators import FieldRotation, Rotate
-from obverse.operators.field_rotation import full_width_at_half_maximum
+from obverse.operators.full_width import full_width_at_half_maximum
 
 ANGLES = (0.0, 17.0, 45.0, -100.0, 213.0)
 
@@ -122,6 +122,23 @@ def test_a_source_outside_the_frame_does_not_come_in_at_its_other_side():
     sky = torch.zeros(1, 21, 20, dtype=torch.float64)
     sky[0, 0, 0] = 1.0
     assert (A(sky) - A.source((0.0, 0.0))).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("side", [9, 8])
+def test_a_part_of_a_source_is_cut_from_the_whole(side):
+    """The whole by FFT on the grid that the operator uses, as its docstring says."""
+    psf = torch.rand(2, side, 11, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    A = FieldRotation((2, 21, 24), ANGLES, psf, exposure_degrees=8.0, dtype=torch.float64)
+    place, flux = torch.tensor([14.3, 19.0], dtype=torch.float64), torch.tensor([2.0, 3.0])
+    rows, columns = (torch.fft.fftfreq(n, dtype=torch.float64) for n in A._grid)
+    moved = [A._track(place, part) - torch.tensor([side // 2, 5]) for part in A._offsets]
+    phases = [torch.exp(-2j * math.pi * (r * rows[:, None] + c * columns)) for track in moved for r, c in track]
+    spectrum = torch.stack(phases).unflatten(0, (len(moved), -1)).mean(0) * torch.fft.fft2(psf, s=A._grid)[:, None]
+    whole = flux[:, None, None, None] * torch.fft.ifft2(spectrum).real[..., :21, :24]
+    assert len(moved) > 1 and (A.source(place, flux) - whole).abs().max() < 1e-12
+    for cut in ((slice(12, 21), slice(15, 22)), (slice(3, 18, 2), slice(-4, None))):
+        part = A.source(place, flux, rows=cut[0], columns=cut[1])
+        assert part.shape == whole[:, :, *cut].shape and (part - whole[:, :, *cut]).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("fwhm", [2.5, 4.0, 4.8, 7.3])
