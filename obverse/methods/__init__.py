@@ -7,6 +7,7 @@ from .contrast_curve import ContrastCurve, contrast_curve
 from .covariance_error import CovarianceError
 from .data_consistency import data_consistent
 from .decoupled_annealing import DecoupledAnnealing
+from .deep_paco import DeepPACO
 from .detection import Candidate, Detection, candidates_of
 from .detection_curve import DetectionCurve, detection_curve, matched_peaks
 from .differential_imaging import MedianADI, PrincipalComponentADI
@@ -51,6 +52,7 @@ __all__ = [
     "Ensemble",
     "Diffusion",
     "DecoupledAnnealing",
+    "DeepPACO",
     "Equilibrium",
     "EquivariantBootstrap",
     "Gaussian",

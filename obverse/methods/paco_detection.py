@@ -97,7 +97,7 @@ def filtered_frames(
     if not left_out:
         return shown
     power = shown.normalised.square().mean(0)
-    kappa = _windowed(power, (precision > 0).all(0).to(power), radius)
+    kappa = windowed(power, (precision > 0).all(0).to(power), radius)
     return FilteredFrames(precision / kappa, score / kappa, rho[0], kappa, rounds)
 
 
@@ -119,7 +119,7 @@ def derotated(
     frames, height, width = z.shape
     turned = Rotate(z.shape, degrees, centre=centre, dtype=z.dtype)(z)
     angles = torch.tensor([math.radians(a) for a in degrees], dtype=z.dtype, device=z.device)
-    correlation = _correlation(z, (maps.precision > 0).all(0)) if overlap else None
+    correlation = noise_correlation(z, (maps.precision > 0).all(0)) if overlap else None
     score = variance = seen = z.new_zeros(height, width)
     away = [torch.arange(n, dtype=z.dtype, device=z.device) - c for n, c in zip((height, width), centre)]
     distance = (away[0][:, None].square() + away[1].square()).sqrt()
@@ -129,7 +129,7 @@ def derotated(
         a, inside = _turned_positive(both, float(angles[t]), away, centre)
         score = score + torch.where(a > 0, torch.where(a > 0, a, 1.0).sqrt() * turned[t], 0.0)
         if correlation is not None:
-            lost = _overlap(correlation, distance, angles - angles[t])
+            lost = lost_to_mean(correlation, distance, angles - angles[t])
             a = a * (1 - lost) * (frames / (frames - 1))
         variance, seen = variance + a, seen + inside
     return score, variance, seen / frames
@@ -167,7 +167,7 @@ def sampled(psf: Tensor, offsets: Tensor) -> Tensor:
     return padded[rows, columns]
 
 
-def _windowed(values: Tensor, weight: Tensor, radius: int) -> Tensor:
+def windowed(values: Tensor, weight: Tensor, radius: int) -> Tensor:
     """Weighted mean over squares of 2 radius + 1 pixels; 1 where nothing has weight."""
     side = 2 * radius + 1
 
@@ -180,7 +180,7 @@ def _windowed(values: Tensor, weight: Tensor, radius: int) -> Tensor:
     return torch.where(known & (mean > 0), mean, 1.0)
 
 
-def _correlation(z: Tensor, seen: Tensor) -> Tensor:
+def noise_correlation(z: Tensor, seen: Tensor) -> Tensor:
     """ψ at distances of 0, 1, 2, … pixels, the mean over directions, places and frames; zero at the last."""
     size = [2 * n for n in z.shape[1:]]
     mask = seen.to(z.dtype)
@@ -201,7 +201,7 @@ def _correlation(z: Tensor, seen: Tensor) -> Tensor:
     return torch.cat([value[:-1], value.new_zeros(1)])
 
 
-def _overlap(correlation: Tensor, distance: Tensor, angles: Tensor) -> Tensor:
+def lost_to_mean(correlation: Tensor, distance: Tensor, angles: Tensor) -> Tensor:
     """f at each distance from the star: the mean of ψ over chords of the given angles."""
     last = len(correlation) - 1
     radii = torch.arange(0.0, float(distance.max()) + 2.0, 0.5).to(distance)

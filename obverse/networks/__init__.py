@@ -9,6 +9,7 @@ from .gradient_step import GradientStep
 from .patch_mixture import PatchMixture
 from .preconditioned import Preconditioned
 from .ridge import RidgeEnergy
+from .source_detector import SourceDetector
 from .unet import UNet
 from .unrolled import Stages
 from .variational import VAE, ConditionalVAE
@@ -25,6 +26,7 @@ __all__ = [
     "PatchMixture",
     "Preconditioned",
     "RidgeEnergy",
+    "SourceDetector",
     "Stages",
     "UNet",
     "VAE",
@@ -46,6 +48,7 @@ register(
     PatchMixture,
     Preconditioned,
     RidgeEnergy,
+    SourceDetector,
     Stages,
     UNet,
     VAE,

@@ -1,0 +1,132 @@
+"""Samples to train deep PACO with: the very cube, its frames in a random order, with sources put in.
+
+    y'_t = y_{π(t)} + Σ_s f_s h(· − φ_t(p_s))
+
+π is a random order against the angles, which stay: a planet that is in the cube is then smeared, and its noise is that
+of the cube. The statistics of the patches are learned again with the sources in (`frame_tests`), so that what they lose
+to them is part of the sample. Places are uniform in their distance from the star; of a source's S/N, as PACO would have
+it, the logarithm is uniform. For that the part of a faint source's S/N that the statistics leave is measured first, on
+a few sources at S/N of a few: half of it, with as many pixels in a patch as there are frames.
+
+What is to be found is the disc of one FWHM about each source.
+"""
+
+__all__ = ["PlanetSample", "PlanetSamples"]
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..methods import PACO
+from ..methods.deep_paco import single_wavelength
+from ..methods.frame_tests import TestedCube
+from ..methods.sky_channels import SkyChannels
+from ..noise.base import stream
+from ..problem import Problem
+
+_SNR = (2.0, 12.0)  # of PACO
+_ROOM = 100.0  # squares of a FWHM for one source
+_MOST = 6  # sources at once
+_APART = 3.0  # FWHM between them
+_TRIES = 50
+_PROBES, _FAINT = 6, 5.0  # sources that measure what is left of their S/N, and what it would be
+
+
+class PlanetSample(NamedTuple):
+    """Channels `(C, H, W)` and the target `(H, W)`, 1 in the discs."""
+
+    channels: Tensor
+    target: Tensor
+
+
+class PlanetSamples:
+    """An endless sequence of samples from one cube; item i is the same whenever it is asked for.
+
+    Args:
+        cube: `(T, H, W)`.
+        problem: its operator is a `FieldRotation`.
+        patch_radius: as for `PACO`.
+        seed: of all that is random.
+
+    Attributes:
+        covered: where sources can be, `(H, W)`.
+        kept: the part of a faint source's S/N that the statistics leave.
+
+    Raises:
+        InputError: as for a call of `DeepPACO`.
+    """
+
+    def __init__(self, cube: Tensor, problem: Problem, *, patch_radius: int | None = None, seed: int = 0):
+        paco = PACO(patch_radius)
+        operator, radius = single_wavelength(paco, cube, problem)
+        self.operator, self.seed = operator.to(torch.float32), seed
+        self._fwhm = operator.fwhm
+        sigma = paco.maps(cube, problem)[1][0].float()
+        self._tested = TestedCube(cube, operator.psf, radius)
+        self._sky = SkyChannels(operator, self._tested.tests)
+        height, width = sigma.shape
+        rows, columns = torch.arange(height) - operator.centre[0], torch.arange(width) - operator.centre[1]
+        self._distance = rows[:, None].hypot(columns)
+        self.covered = self._sky.covered & sigma.isfinite()
+        self._sigma = torch.where(self.covered, sigma, 0.0)
+        self._weight = self.covered * (self._distance >= self._fwhm) / self._distance.clamp_min(1.0)
+        self.count = min(_MOST, max(1, round(float(self.covered.sum()) / (_ROOM * self._fwhm**2))))
+        self.kept = self._kept()
+
+    @property
+    def channels(self) -> int:
+        """Of a sample."""
+        return self._sky.channels
+
+    def item(self, index: int) -> PlanetSample:
+        """Sample `index`."""
+        generator = stream(self.seed, index)
+        order = torch.randperm(len(self._tested.tests.matched), generator=generator)
+        places, fluxes = self._drawn(generator)
+        return PlanetSample(self._seen(places, fluxes, order), self._target(places))
+
+    def _drawn(self, generator: torch.Generator) -> tuple[list[tuple[float, float]], list[float]]:
+        """Places (row, column) and fluxes of sources."""
+        places: list[tuple[float, float]] = []
+        fluxes: list[float] = []
+        for _ in range(_TRIES):
+            if len(places) == self.count:
+                break
+            where = int(torch.multinomial(self._weight.flatten(), 1, generator=generator))
+            row, column = divmod(where, self._weight.shape[1])
+            part = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+            place = (row + part[0] - 0.5, column + part[1] - 0.5)
+            snr = _SNR[0] * (_SNR[1] / _SNR[0]) ** part[2]
+            if all(math.dist(place, other) >= _APART * self._fwhm for other in places):
+                places.append(place)
+                fluxes.append(snr / self.kept * float(self._sigma[row, column]))
+        return places, fluxes
+
+    def _seen(self, places: list[tuple[float, float]], fluxes: list[float], order: Tensor) -> Tensor:
+        """Channels of the cube in an order of its frames, with sources."""
+        back = torch.argsort(order)
+        sources = [self.operator.source(place, flux)[back] for place, flux in zip(places, fluxes)]
+        return self._sky(self._tested.with_sources(sources).ordered(order))
+
+    def _target(self, places: list[tuple[float, float]]) -> Tensor:
+        target = torch.zeros_like(self._sigma)
+        rows, columns = torch.arange(len(target)), torch.arange(target.shape[1])
+        for row, column in places:
+            target[(rows - row)[:, None].hypot(columns - column) <= self._fwhm / 2] = 1.0
+        return target
+
+    def _kept(self) -> float:
+        """By how much S/N grows at a source of σ times `_FAINT`, over that, on average."""
+        generator, self.kept = stream(self.seed + 1, 0), 1.0
+        order = torch.arange(len(self._tested.tests.matched))
+        before, grown = self._sky(self._tested.tests)[0], []
+        while len(grown) < _PROBES:
+            places, _ = self._drawn(generator)
+            pixels = [(round(row), round(column)) for row, column in places]
+            pixels = [(r, c) for r, c in pixels if 0 <= r < before.shape[0] and 0 <= c < before.shape[1]]
+            fluxes = [_FAINT * float(self._sigma[pixel]) for pixel in pixels]
+            after = self._seen([(float(r), float(c)) for r, c in pixels], fluxes, order)[0]
+            grown += [float(after[pixel] - before[pixel]) / _FAINT for pixel in pixels if float(self._sigma[pixel]) > 0]
+        return max(sum(grown) / len(grown), 0.1)
