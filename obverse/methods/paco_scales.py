@@ -2,13 +2,14 @@
 
 Small patches learn their law from few frames; large ones hold more of a source, and more of what tells it from
 speckles. Which is best changes with the place and with the number of frames. With patches of radius r there are Σ b_r
-and its variance P_r, and z_r = Σ b_r/√P_r ~ N(0, 1) off the sources, all from the same frames: their correlations Q are
-0.7 to 0.95. All see the same flux α, so that z ~ N(α u, Q) with u_r = √P_r, and
+and its variance P_r, and z_r = Σ b_r/√P_r ~ N(0, 1) off the sources, all from the same frames: they are
+correlated, by a matrix Q with entries of 0.5 to 0.9. All see the same flux α. So z ~ N(α u, Q) with u_r = √P_r, and
 
     b = uᵀ Q⁻¹ z,    P = uᵀ Q⁻¹ u,    S/N = b/√P
 
-take their place. Q is measured as that of channels is, and is exact where it matters: S/N stays N(0, 1) with any
-weights, if Q is right. In white noise all that small patches know large ones know too, and the weights say so.
+take their place. Q is measured at each distance from the star, as between channels (`paco_spectral`). Any weights leave
+S/N N(0, 1), since P knows Q; these make a source stand out most. In white noise the largest patches know all that
+the others know, and only they get weight.
 
 References: as in `patch_statistics`. Bodrito, Flasseur, Mairal, Ponce, Langlois, Lagrange, "A new statistical model of
 star speckles for learning to detect and characterize exoplanets in direct imaging observations", CVPR 2025.
