@@ -1,0 +1,209 @@
+"""Which search finds planets that were put into sequences of frames, and do its fluxes and places hold?
+
+1,000 sources in real and simulated sequences of frames (`planet_sequences`), unseen by any choice that was made.
+Every method searches the same sequences. Peaks of its S/N map between one FWHM and the last whole ring are right within
+one FWHM of a source, which counts once; one threshold runs over all sequences of a family. The area is that of found
+over false (`DetectionCurve`), its error the deviation of 400 bootstraps over sequences. Maps of subtraction methods are
+small-sample S/N as normal deviates, which one threshold suits best. Their numbers of components are those with the
+largest area on six sequences of each family that are not counted (`choose`).
+
+The sources that PACO finds at S/N ≥ 5 are measured by `fit_source`: errors over the deviations that are stated and over
+the Cramér–Rao bound, and how often intervals hold.
+
+    export OBVERSE_DATA=../shared/data OMP_NUM_THREADS=1
+    python studies/planet_detection.py choose                         components of the subtraction methods
+    python studies/planet_detection.py train FOLDER "naco;simulated 80;…" SEED...        deep PACO
+    python studies/planet_detection.py run FOLDER ["PACO;annular PCA;…" [FIRST LAST]]    what is there is not done again
+    python studies/planet_detection.py fit FOLDER [COUNT]
+    python studies/planet_detection.py judge FOLDER                   writes the JSON and the figure beside this
+"""
+
+import functools
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from planet_sequences import FAMILIES, Sequence, background, distance_map, problem_of, ring_of, sequence
+from planet_table import curve, judge
+from torch import Tensor
+
+import obverse as ob
+from obverse.instruments.exoplanet_subtraction import Subtraction
+from obverse.learning import train_deep_paco
+from obverse.methods.paco_source import fit_source
+
+SEQUENCES = 50  # of each family
+TRAINING, COUNTS = 6, (2, 4, 7, 10, 15, 22)  # sequences, and numbers of components that are tried on them
+COMPONENTS: dict[str, tuple[int, int]] = dict.fromkeys(FAMILIES, (8, 8))  # full-frame, annular
+RING = 3.0  # FWHM: width of the rings of annular PCA
+SCALES = (3, 4, 5)  # radii of multi-scale PACO
+NEVER = 1e6  # threshold: candidates are not measured
+SEEDS, STEPS, PERMUTATIONS = (0, 1), 300, 4  # of deep PACO
+NETWORK = {"kind": "SourceDetector", "inputs": 18, "widths": [16, 32, 48]}
+
+Maps = Callable[[Sequence, str], Tensor]  # a sequence and its family in, a map of S/N (H, W) out
+
+
+def subtraction(combine: Callable) -> Maps:
+    return lambda drawn, _: Subtraction(combine, 5.0, 0.0)(drawn.cube, drawn.problem).snr[0]
+
+
+def components(annuli: bool) -> Maps:
+    def maps(drawn: Sequence, family: str) -> Tensor:
+        return subtraction(adi(drawn, COMPONENTS[family][annuli], annuli))(drawn, family)
+
+    return maps
+
+
+def adi(drawn: Sequence, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
+    fwhm = drawn.problem.operator.fwhm
+    return ob.methods.PrincipalComponentADI(count, annuli=RING * fwhm if annuli else None)
+
+
+def deep(folder: Path, seed: int) -> Maps:
+    @functools.cache
+    def network(family: str) -> torch.nn.Module:
+        return ob.networks.load(weights(folder, family, seed))[0]
+
+    def maps(drawn: Sequence, family: str) -> Tensor:
+        method = ob.methods.DeepPACO([network(family)], permutations=PERMUTATIONS, threshold=NEVER)
+        return method(drawn.cube, drawn.problem).snr[0]
+
+    return maps
+
+
+def methods_in(folder: Path) -> dict[str, Maps]:
+    return {
+        "median ADI": subtraction(ob.methods.MedianADI()),
+        "PCA": components(False),
+        "annular PCA": components(True),
+        "PACO": lambda drawn, _: ob.methods.PACO().maps(drawn.cube, drawn.problem)[2][0],
+        "multi-scale PACO": lambda drawn, _: ob.methods.PACO(SCALES).maps(drawn.cube, drawn.problem)[2][0],
+        **{f"deep PACO, seed {seed}": deep(folder, seed) for seed in SEEDS},
+    }
+
+
+def weights(folder: Path, family: str, seed: int) -> Path:
+    return folder / family / f"weights {seed}.safetensors"
+
+
+def train(folder: Path, families: list[str], seeds: list[int]) -> None:
+    """Deep PACO on a sequence without sources: the real one, and of the simulated ones one that is not counted."""
+    for seed in seeds:
+        for family in families:
+            file = weights(folder, family, seed)
+            if file.exists():
+                continue
+            began = time.process_time()
+            trained = train_deep_paco(background(family, -1), problem_of(family), seed=seed, steps=STEPS)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (network,) = trained.networks
+            ob.networks.save(file, network, {"network": NETWORK, "seconds": time.process_time() - began})
+            print(f"{family}, seed {seed}: {time.process_time() - began:.0f} s", flush=True)
+
+
+def peaks_of(snr: Tensor, drawn: Sequence, family: str) -> dict:
+    """Peaks between the two rings: their scores, distances from the star, and the source that each is."""
+    operator, (inner, outer) = drawn.problem.operator, ring_of(family)
+    known = snr[snr.isfinite()]
+    peaks = [
+        peak
+        for peak in ob.methods.candidates_of(snr, float(known.median()), operator.fwhm)
+        if inner <= math.dist((peak.y, peak.x), operator.centre) <= outer
+    ]
+    which = ob.methods.matched_peaks(peaks, drawn.places, operator.fwhm)
+    distances = [math.dist((peak.y, peak.x), operator.centre) for peak in peaks]
+    rows = [[peak.snr, r, source, peak.x, peak.y] for peak, r, source in zip(peaks, distances, which)]
+    ring = (distance_map(family) >= inner) & (distance_map(family) <= outer) & snr.isfinite()
+    away = [math.dist(place, operator.centre) for place in drawn.places]
+    return {"peaks": rows, "distances": away, "deviation": float(snr[ring].std())}
+
+
+def run(folder: Path, methods: list[str], first: int, last: int) -> None:
+    """Every method on one sequence of each family, then the next sequence."""
+    maps = methods_in(folder)
+    for index in range(first, last):
+        for family in FAMILIES:
+            files = {name: folder / family / name / f"{index}.json" for name in methods}
+            if all(file.exists() for file in files.values()):
+                continue
+            drawn = sequence(family, index)
+            for name, file in files.items():
+                if file.exists():
+                    continue
+                began = time.process_time()
+                snr = maps[name](drawn, family)
+                row = {"seconds": time.process_time() - began, **peaks_of(snr, drawn, family)}
+                write(file, row)
+            print(f"{family} {index}: {', '.join(files)}", flush=True)
+
+
+def write(file: Path, row: dict) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half = file.with_suffix(".part")
+    half.write_text(json.dumps(row))
+    half.rename(file)
+
+
+def choose() -> None:
+    """The area for each number of components, on sequences that are not counted."""
+    for family in FAMILIES:
+        drawn = [sequence(family, -100 - index) for index in range(TRAINING)]
+        for annuli in (False, True):
+            areas = {}
+            for count in COUNTS:
+                found = [peaks_of(subtraction(adi(d, count, annuli))(d, family), d, family) for d in drawn]
+                areas[count] = round(curve(found).area, 3)
+            print(f"{family}, {'annular' if annuli else 'full-frame'} components: {areas}", flush=True)
+
+
+def fit(folder: Path, count: int) -> None:
+    """Flux and place of the sources that PACO finds at S/N ≥ 5, from all families in turn, until `count` are there."""
+    done = sum(len(json.loads(file.read_text())["rows"]) for file in folder.glob("*/fit/*.json"))
+    for index in range(SEQUENCES):
+        for family in FAMILIES:
+            file, found = folder / family / "fit" / f"{index}.json", folder / family / "PACO" / f"{index}.json"
+            if done >= count or file.exists() or not found.exists():
+                continue
+            drawn, rows = sequence(family, index), []
+            radius = max(1, int(drawn.problem.operator.fwhm))
+            for snr, r, source, x, y in json.loads(found.read_text())["peaks"]:
+                if snr < 5 or source is None:
+                    continue
+                began = time.process_time()
+                result = fit_source(drawn.cube, drawn.problem.operator, (y, x), radius)
+                row, column = drawn.places[source]
+                error = (result.flux - drawn.fluxes[source], result.position[1] - column, result.position[0] - row)
+                rows.append(
+                    {"snr": snr, "distance": r, "flux": drawn.fluxes[source], "error": error}
+                    | {"seconds": time.process_time() - began, "converged": result.converged}
+                    | {"covariance": result.covariance, "bound": result.bound}
+                )
+            write(file, {"rows": rows})
+            done += len(rows)
+            print(f"{family} {index}: {done} sources measured", flush=True)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    command, *rest = sys.argv[1:]
+    if command == "choose":
+        choose()
+    elif command == "run":
+        methods = rest[1].split(";") if len(rest) > 1 else list(methods_in(Path(rest[0])))
+        first, last = map(int, rest[2:4]) if len(rest) > 2 else (0, SEQUENCES)
+        run(Path(rest[0]), methods, first, last)
+    elif command == "train":
+        train(Path(rest[0]), rest[1].split(";"), [int(seed) for seed in rest[2:]])
+    elif command == "fit":
+        fit(Path(rest[0]), int(rest[1]) if len(rest) > 1 else 150)
+    else:
+        judge(Path(rest[0]), COMPONENTS, Path(__file__))
+
+
+if __name__ == "__main__":
+    main()
