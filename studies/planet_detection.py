@@ -11,7 +11,7 @@ The sources that PACO finds at S/N ≥ 5 are measured by `fit_source`: errors ov
 the Cramér–Rao bound, and how often intervals hold.
 
     export OBVERSE_DATA=../shared/data OMP_NUM_THREADS=1
-    python studies/planet_detection.py choose                         components of the subtraction methods
+    python studies/planet_detection.py choose FOLDER             components of the subtraction methods
     python studies/planet_detection.py train FOLDER "naco;simulated 80;…" SEED...        deep PACO
     python studies/planet_detection.py run FOLDER ["PACO;annular PCA;…" [FIRST LAST]]    what is there is not done again
     python studies/planet_detection.py fit FOLDER [COUNT]
@@ -38,7 +38,6 @@ from obverse.methods.paco_source import fit_source
 
 SEQUENCES = 50  # of each family
 TRAINING, COUNTS = 6, (2, 4, 7, 10, 15, 22)  # sequences, and numbers of components that are tried on them
-COMPONENTS: dict[str, tuple[int, int]] = dict.fromkeys(FAMILIES, (8, 8))  # full-frame, annular
 RING = 3.0  # FWHM: width of the rings of annular PCA
 SCALES = (3, 4, 5)  # radii of multi-scale PACO
 NEVER = 1e6  # threshold: candidates are not measured
@@ -52,16 +51,17 @@ def subtraction(combine: Callable) -> Maps:
     return lambda drawn, _: Subtraction(combine, 5.0, 0.0)(drawn.cube, drawn.problem).snr[0]
 
 
-def components(annuli: bool) -> Maps:
+def components(folder: Path, annuli: bool) -> Maps:
     def maps(drawn: Sequence, family: str) -> Tensor:
-        return subtraction(adi(drawn, COMPONENTS[family][annuli], annuli))(drawn, family)
+        found = read(folder / "components.json")[f"{family}, {'annular' if annuli else 'full frame'}"]
+        return subtraction(adi(family, found["chosen"], annuli))(drawn, family)
 
     return maps
 
 
-def adi(drawn: Sequence, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
-    fwhm = drawn.problem.operator.fwhm
-    return ob.methods.PrincipalComponentADI(count, annuli=RING * fwhm if annuli else None)
+def adi(family: str, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
+    width = RING * problem_of(family).operator.fwhm
+    return ob.methods.PrincipalComponentADI(count, annuli=width if annuli else None)
 
 
 def deep(folder: Path, seed: int) -> Maps:
@@ -79,8 +79,8 @@ def deep(folder: Path, seed: int) -> Maps:
 def methods_in(folder: Path) -> dict[str, Maps]:
     return {
         "median ADI": subtraction(ob.methods.MedianADI()),
-        "PCA": components(False),
-        "annular PCA": components(True),
+        "PCA": components(folder, False),
+        "annular PCA": components(folder, True),
         "PACO": lambda drawn, _: ob.methods.PACO().maps(drawn.cube, drawn.problem)[2][0],
         "multi-scale PACO": lambda drawn, _: ob.methods.PACO(SCALES).maps(drawn.cube, drawn.problem)[2][0],
         **{f"deep PACO, seed {seed}": deep(folder, seed) for seed in SEEDS},
@@ -142,6 +142,10 @@ def run(folder: Path, methods: list[str], first: int, last: int) -> None:
             print(f"{family} {index}: {', '.join(files)}", flush=True)
 
 
+def read(file: Path) -> dict:
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
 def write(file: Path, row: dict) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     half = file.with_suffix(".part")
@@ -149,16 +153,21 @@ def write(file: Path, row: dict) -> None:
     half.rename(file)
 
 
-def choose() -> None:
+def choose(folder: Path) -> None:
     """The area for each number of components, on sequences that are not counted."""
+    file = folder / "components.json"
     for family in FAMILIES:
-        drawn = [sequence(family, -100 - index) for index in range(TRAINING)]
         for annuli in (False, True):
-            areas = {}
+            key, known = f"{family}, {'annular' if annuli else 'full frame'}", read(file)
+            if key in known:
+                continue
+            areas = dict.fromkeys(COUNTS, 0.0)
+            drawn = [sequence(family, -100 - index) for index in range(TRAINING)]
             for count in COUNTS:
-                found = [peaks_of(subtraction(adi(d, count, annuli))(d, family), d, family) for d in drawn]
-                areas[count] = round(curve(found).area, 3)
-            print(f"{family}, {'annular' if annuli else 'full-frame'} components: {areas}", flush=True)
+                maps = subtraction(adi(family, count, annuli))
+                areas[count] = round(curve([peaks_of(maps(d, family), d, family) for d in drawn]).area, 3)
+            write(file, known | {key: {"chosen": max(areas, key=areas.__getitem__), "areas": areas}})
+            print(f"{key}: {areas}", flush=True)
 
 
 def fit(folder: Path, count: int) -> None:
@@ -192,7 +201,7 @@ def main() -> None:
     torch.set_num_threads(1)
     command, *rest = sys.argv[1:]
     if command == "choose":
-        choose()
+        choose(Path(rest[0]))
     elif command == "run":
         methods = rest[1].split(";") if len(rest) > 1 else list(methods_in(Path(rest[0])))
         first, last = map(int, rest[2:4]) if len(rest) > 2 else (0, SEQUENCES)
@@ -202,7 +211,7 @@ def main() -> None:
     elif command == "fit":
         fit(Path(rest[0]), int(rest[1]) if len(rest) > 1 else 150)
     else:
-        judge(Path(rest[0]), COMPONENTS, Path(__file__))
+        judge(Path(rest[0]), Path(__file__))
 
 
 if __name__ == "__main__":

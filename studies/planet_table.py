@@ -31,7 +31,7 @@ COLOURS = (
 )
 
 
-def judge(folder: Path, components: dict[str, tuple[int, int]], file: Path) -> None:
+def judge(folder: Path, file: Path) -> None:
     """The figures of all rows, as JSON and as a picture beside `file`."""
     result: dict = {"families": {}, "area over all families": {}}
     every = {family: rows_in(folder / family) for family in FAMILIES}
@@ -39,7 +39,6 @@ def judge(folder: Path, components: dict[str, tuple[int, int]], file: Path) -> N
         fwhm = problem_of(family).operator.fwhm
         result["families"][family] = {
             "fwhm": fwhm,
-            "components, full frame and annular": components[family],
             "methods": {name: judged(found, rows["PACO"], fwhm) for name, found in rows.items()},
         }
     for name in [name for name in every[FAMILIES[0]] if all(name in rows for rows in every.values())]:
@@ -48,6 +47,7 @@ def judge(folder: Path, components: dict[str, tuple[int, int]], file: Path) -> N
         error, of_more = (math.hypot(*(each[k] for each in compared)) / len(compared) for k in (1, 3))
         numbers = {"area": area, "error": error, "above PACO": more, "error of that": of_more}
         result["area over all families"][name] = {key: round(value, 4) for key, value in numbers.items()}
+    result["components"] = json.loads((folder / "components.json").read_text())
     result["fits"] = fitted(folder)
     result["versions"] = {"torch": torch.__version__, "obverse": ob.__version__}
     print(json.dumps(result, indent=1, ensure_ascii=False))
