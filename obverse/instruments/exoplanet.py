@@ -50,6 +50,7 @@ from .base import Footprint, Measurement
 from .exoplanet_facts import characterise, cleaned, cube_of, point_spread, summary
 from .exoplanet_products import candidate_rows, contrast_curve, export
 from .exoplanet_settings import Settings, files
+from .exoplanet_spectra import library_of
 from .exoplanet_subtraction import Subtraction
 
 SUFFIXES = fits.SUFFIXES
@@ -110,7 +111,7 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
         if settings.transmission is None
         else torch.from_numpy(columns.numbers(settings.transmission, 2, "the transmission").T).float(),
         exposure_degrees=_exposures(settings, np.asarray(facts["angles"]), clean.kept),
-        wavelengths=_wavelengths(settings, channels),
+        wavelengths=facts["wavelengths"],
     )
     if settings.method == "paco":  # which leaves out what was not seen; the others need some value there
         frames = np.where(clean.valid, frames, np.nan)
@@ -124,7 +125,7 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
 def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     """The search that the settings ask for: `method(measurement)(y, problem)` is a `Detection`."""
     if settings.method == "paco":
-        return methods.PACO(threshold=settings.threshold)
+        return methods.PACO(threshold=settings.threshold, spectra=library_of(settings, measurement.facts))
     inner = measurement.facts["inner_radius"]
     if settings.method == "pca":
         most = len(measurement.facts["kept"]) - 1
@@ -186,19 +187,6 @@ def _exposures(settings: Settings, angles: np.ndarray, kept: tuple[int, ...]) ->
         return [float(settings.exposure_degrees)] * len(kept)
     turns = np.abs(np.gradient(np.degrees(np.unwrap(np.radians(angles)))))
     return turns[list(kept)].tolist()
-
-
-def _wavelengths(settings: Settings, channels: int) -> list[float] | None:
-    if settings.wavelengths is None:
-        if channels > 1:
-            raise InputError(
-                f"a sequence of {channels} channels expects their wavelengths, got none; pass --set wavelengths=FILE"
-            )
-        return None
-    found = columns.numbers(settings.wavelengths, 1, "the wavelengths")
-    if len(found) != channels:
-        raise InputError(f"a sequence expects one wavelength for each of {channels} channels, got {len(found)}")
-    return found.tolist()
 
 
 def _searched(measurement: Measurement) -> np.ndarray:

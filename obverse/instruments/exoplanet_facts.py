@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..io import fits
 from ..volume import Volume
-from . import exoplanet_frames, exoplanet_geometry, exoplanet_psf
+from . import exoplanet_frames, exoplanet_geometry, exoplanet_psf, exoplanet_spectra
 
 if TYPE_CHECKING:
     from .exoplanet_settings import Settings
@@ -34,8 +34,9 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
     offset, north = exoplanet_geometry.north_of(settings, header)
     angles = exoplanet_geometry.angles_of(settings, count, offset)
     psf = point_spread(settings, channels, (height, width))
+    wavelengths = exoplanet_spectra.wavelengths_of(settings, channels)
     clean = cleaned(cube, psf, settings)
-    notes = [*psf.notes, *clean.notes]
+    notes = [*psf.notes, *clean.notes, *exoplanet_spectra.widths_note(psf.values, wavelengths)]
     mean = clean.frames.mean((0, 1))
     shifts = _shifts(clean, settings, notes)
     centre, origin, measured = _centre(mean, settings, notes)
@@ -83,6 +84,8 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         "psf_moved": psf.moved,
         "psf_normalisation": "sum 1 in a circle of diameter FWHM",
         "star_flux": star,
+        "star_fluxes": list(psf.flux) if settings.star_flux == "psf" and channels > 1 else None,
+        "wavelengths": wavelengths,
         "inner_radius": inner,
         "threshold": settings.threshold,
         "unit": volume.intensity_unit,
@@ -96,7 +99,9 @@ def summary(facts: Mapping[str, Any]) -> dict[str, str]:
     x, y = facts["centre"]
     *channels, frames, height, width = facts["data_shape"]
     scale = facts["pixel_scale_arcsec"]
+    lengths = facts["wavelengths"]
     several = f", {channels[0]} wavelengths" if channels else ""
+    several += f" from {lengths[0]:g} to {lengths[-1]:g} µm" if lengths else ""
     left_out = frames - len(facts["kept"])
     return {
         "frames": f"{frames} of {width} × {height} pixels{several}; {left_out} left out, {facts['repaired']} values "

@@ -28,6 +28,7 @@ from ..io import columns, fits
 from ..methods.detection import Candidate
 from ..methods.small_sample import student_factor
 from ..volume import Volume
+from .exoplanet_spectra import spectrum_rows, write_spectra
 
 _CERTAIN = 0.95  # of the sources that a deeper limit asks for
 _UNITS = {"x": "pix", "y": "pix", "separation_pix": "pix", "separation_mas": "mas", "theta": "deg", "pa": "deg"}
@@ -75,6 +76,8 @@ def candidate_rows(candidates: Sequence[Candidate], facts: Mapping[str, Any], th
             row |= {"contrast": c.flux / star, "contrast_std": math.sqrt(covariance[2, 2])}
             row |= {"magnitude": -2.5 * math.log10(c.flux / star)} if c.flux > 0 else {}
         row["detection_probability"] = detection_probability(c.snr, threshold)
+        if c.spectrum:
+            row["spectrum"] = spectrum_rows(c, facts)
         row["covariance_flux_x_y"] = [list(line) for line in c.covariance]
         row["covariance_separation_theta_contrast" if star else "covariance_separation_theta_flux"] = (
             covariance.tolist()
@@ -160,11 +163,14 @@ def export(
         told = (sentence, *volume.provenance)
         fits.write(arrays[key][0], folder / f"{name}.fits", sky=sky, unit=what, cards=cards, history=told)
     _candidates(folder / "candidates.ecsv", figures["candidates"], facts)
+    if any("spectrum" in row for row in figures["candidates"]):
+        write_spectra(folder / "spectra.ecsv", figures["candidates"], facts["unit"], _meta(facts))
     _curve(folder / "contrast_curve.ecsv", arrays, facts)
 
 
 def _candidates(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["x", "y", "snr", "flux"]
+    names = [name for name in names if name != "spectrum"]
     matrices = [name for name in names if name.startswith("covariance")]
     table: dict[str, list] = {name: [row.get(name, math.nan) for row in rows] for name in names if name not in matrices}
     for matrix in matrices:

@@ -20,6 +20,11 @@ class Settings(BaseModel):
         None, description="FITS of the star beside the coronagraph or unsaturated: (y, x), or (λ, y, x)"
     )
     wavelengths: Path | None = Field(None, description="FITS, text or CSV: the wavelength of each channel, in µm")
+    spectra: Path | None = Field(
+        None,
+        description="FITS, text or CSV: a row for each spectrum that paco looks for, its contrast to the star in each "
+        "channel, in any unit; the same contrast in all if null",
+    )
     transmission: Path | None = Field(
         None, description="text or CSV of the coronagraph: distance from the star in pixels, and transmission"
     )
@@ -58,5 +63,5 @@ class Settings(BaseModel):
 
 def files(settings: Settings) -> dict[str, Path]:
     """Input files that the settings name, by role."""
-    named = {role: getattr(settings, role) for role in ("angles", "psf", "wavelengths", "transmission")}
+    named = {role: getattr(settings, role) for role in ("angles", "psf", "wavelengths", "spectra", "transmission")}
     return {role: path for role, path in named.items() if path is not None}

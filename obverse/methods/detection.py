@@ -42,6 +42,8 @@ class Candidate:
         snr: its signal-to-noise ratio.
         flux: in units of the PSF that was searched for.
         covariance: of (flux, x, y): three rows of three.
+        spectrum: its flux in each channel, where there are several; empty where they were not measured.
+        spectrum_deviation: the standard deviation of each.
 
     Raises:
         InputError: a value is not finite, or the covariance is not a covariance.
@@ -57,12 +59,21 @@ class Candidate:
     snr: float
     flux: float
     covariance: tuple[tuple[float, ...], ...]
+    spectrum: tuple[float, ...] = ()
+    spectrum_deviation: tuple[float, ...] = ()
 
     def __post_init__(self):
         if not all(map(math.isfinite, (self.x, self.y, self.snr, self.flux))):
             raise InputError(
                 f"a Candidate expects finite numbers, got x={self.x}, y={self.y}, snr={self.snr}, flux={self.flux}; "
                 "leave out what lies where nothing was measured"
+            )
+        if len(self.spectrum) != len(self.spectrum_deviation) or not all(
+            map(math.isfinite, (*self.spectrum, *self.spectrum_deviation))
+        ):
+            raise InputError(
+                f"a Candidate expects finite fluxes and one deviation for each, got {self.spectrum} and "
+                f"{self.spectrum_deviation}; leave both empty where they were not measured"
             )
         matrix = self.covariance
         if len(matrix) != 3 or any(len(row) != 3 for row in matrix):

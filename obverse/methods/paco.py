@@ -11,6 +11,7 @@ learning of the nonstationary patch covariances. The PACO algorithm", A&A 2018.
 
 __all__ = ["PACO"]
 
+import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from .paco_detection import MAD, FilteredFrames, derotated, filtered_frames, rob
 from .paco_scales import joined_scales
 from .paco_source import fit_source
 from .paco_spectral import combined, corrected_maximum
+from .source_spectrum import nearest_spectrum, source_spectrum
 
 _CALIBRATIONS = ("leave-one-out", "robust", None)
 _COVERED = 0.5  # of the frames have to see a place
@@ -52,8 +54,8 @@ class PACO:
             of the others, and the spread of such tests is measured. "robust": the form of the paper, divided by the
             spread of its S/N in rings about the star. None: the form of the paper as it is, whose S/N is too small.
         frame_scales: give each frame of a patch its own scale, which takes bad frames back.
-        spectra: of cubes with L channels, the relative fluxes to search for: `(L,)` or a library `(G, L)`; flat by
-            default.
+        spectra: of cubes with L channels, the relative fluxes to search for, in units of the channels' PSFs: `(L,)` or
+            a library `(G, L)`; flat by default. A candidate's flux is the factor of the spectrum that fits it best.
 
     Raises:
         InputError: an argument is out of range.
@@ -254,7 +256,7 @@ class PACO:
         """A peak measured again, or as the maps have it where that fails; and whether it was."""
         found = self._fitted(cube, operator, radius, (peak.y, peak.x))
         if found is not None:
-            return Candidate(found.x, found.y, peak.snr, found.flux, found.covariance), True
+            return dataclasses.replace(found, snr=peak.snr), True
         row, column = round(peak.y), round(peak.x)
         place = (operator.fwhm / 2.355 / peak.snr) ** 2  # of a peak as wide as a Gaussian PSF, in white noise
         variances = (float(sigma[row, column]) ** 2, place, place)
@@ -264,16 +266,20 @@ class PACO:
     def _fitted(
         self, cube: Tensor, operator: FieldRotation, radius: int, position: tuple[float, float]
     ) -> Candidate | None:
-        spectrum = None if cube.ndim == 3 else self._library(len(cube), operator.psf)[0]
+        double, spectrum = cube.detach().double(), None
         start = (float(position[0]), float(position[1]))
-        fit = fit_source(
-            cube.detach().double(), operator, start, radius, spectrum=spectrum, frame_scales=self.frame_scales
-        )
+        if cube.ndim == 4:
+            library = self._library(len(cube), operator.psf)
+            spectrum = library[0]
+            if len(library) > 1:
+                spectrum = nearest_spectrum(library, *source_spectrum(double, operator, start, radius))
+        fit = fit_source(double, operator, start, radius, spectrum=spectrum, frame_scales=self.frame_scales)
         moved = math.hypot(fit.position[0] - start[0], fit.position[1] - start[1])
         if not fit.converged or moved > operator.fwhm or fit.flux <= 0 or fit.covariance[0][0] <= 0:
             return None
         row, column = fit.position
-        return Candidate(column, row, fit.flux / math.sqrt(fit.covariance[0][0]), fit.flux, fit.covariance)
+        measured = () if cube.ndim == 3 else source_spectrum(double, operator, fit.position, radius)
+        return Candidate(column, row, fit.flux / math.sqrt(fit.covariance[0][0]), fit.flux, fit.covariance, *measured)
 
 
 def _spread(snr: Tensor) -> float:

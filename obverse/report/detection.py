@@ -26,6 +26,8 @@ from .plots import Curve, plot
 
 _BINS = 40
 _SCATTER = 0.15  # from 1 of the standard deviation of S/N, from which the reader is warned
+_SPECTRA = 6  # candidates whose spectra are drawn
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _RANGE = (-6.0, 6.0)  # of S/N in the histogram
 
 
@@ -107,7 +109,7 @@ def candidates_section(page: Page) -> str:
         f"<tbody>{''.join(body)}</tbody></table></div><p class='fineprint'>± is one standard deviation. {angle} “Found "
         "again” is the chance that such a source passes the threshold in other data alike. The full covariance of "
         "flux and place is in candidates.ecsv. A candidate is a point source in these frames; whether it belongs to "
-        "the star, a second epoch tells.</p></section>"
+        f"the star, a second epoch tells.</p>{_spectra(page, rows)}</section>"
     )
 
 
@@ -180,6 +182,41 @@ def detection_claims(contents: Contents) -> tuple[str, str]:
     )
 
 
+def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
+    """What was measured of the first candidates in each channel."""
+    figures = []
+    for k, row in enumerate(rows[:_SPECTRA]):
+        entries = row.get("spectrum")
+        if not isinstance(entries, list) or len(entries) < 2:
+            continue
+        key = "contrast" if all(_is_number(entry.get("contrast")) for entry in entries) else "flux"
+        columns = [[entry.get(name) for entry in entries] for name in ("wavelength", key, f"{key}_std")]
+        if not all(_is_number(value) for column in columns for value in column):
+            continue
+        x, y, std = (np.array(column, float) for column in columns)
+        power = math.floor(math.log10(max(float(np.abs(y).max()), 1e-300)))
+        y, std = y / 10.0**power, std / 10.0**power
+        low, high = min(0.0, float((y - std).min())), max(0.0, float((y + std).max()))
+        margin, edge = 0.06 * (high - low), 0.06 * float(x[-1] - x[0])
+        exponent = str(power).translate(_RAISED)
+        drawn = plot(
+            [Curve(x, y, "± one standard deviation", "first", dots=True, errors=std)],
+            "wavelength (µm)",
+            f"{key if key == 'contrast' else f'flux ({page.unit})'} / 10{exponent}",
+            f"Spectrum of candidate {_name(k)}",
+            (float(x[0]) - edge, float(x[-1]) + edge),
+            (low - margin, high + margin),
+        )
+        figures.append(f"<figure><figcaption>Candidate {_name(k)}</figcaption>{drawn}</figure>")
+    if not figures:
+        return ""
+    return (
+        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>Each channel is measured by "
+        "itself, at the candidate's place; the errors of neighbouring channels are correlated. Numbers are in "
+        "spectra.ecsv.</p>"
+    )
+
+
 def _curve(page: Page, separation: np.ndarray, limit: np.ndarray, student: np.ndarray, deeper: np.ndarray) -> str:
     facts, contents = _facts(page.contents), page.contents
     scale, star = facts.get("pixel_scale_arcsec"), facts.get("star_flux")
@@ -242,7 +279,7 @@ def _measured(row: dict[str, Any], key: str) -> str:
     text = f"{value / 10.0**power:.{digits}f} ± {std / 10.0**power:.{digits}f}".replace("-", "−")
     if not power:
         return text
-    exponent = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    exponent = str(power).translate(_RAISED)
     return f"({text}) × 10{exponent}"
 
 

@@ -46,6 +46,7 @@ OUTPUTS = {
     "sigma.fits": "sigma",
     "contrast.fits": "contrast",
     "candidates.ecsv": "candidates_table",
+    "spectra.ecsv": "spectra",
     "contrast_curve.ecsv": "contrast_curve",
     "posterior.safetensors": "posterior",
     "estimate.safetensors": "estimate",

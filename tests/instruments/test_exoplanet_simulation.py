@@ -7,7 +7,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.instruments.exoplanet_simulation import Planet, simulated_sequence
-from obverse.operators.field_rotation import full_width_at_half_maximum
+from obverse.operators.full_width import full_width_at_half_maximum
 
 
 def quiet(**changes):
