@@ -52,9 +52,11 @@ from .exoplanet_products import candidate_rows, contrast_curve, export
 from .exoplanet_settings import Settings, files
 from .exoplanet_spectra import library_of
 from .exoplanet_subtraction import Subtraction
+from .exoplanet_training import SelfTrained
 
 SUFFIXES = fits.SUFFIXES
 
+_STATISTICAL = ("paco", "deep-paco")
 _MAD = 1.4826
 _FIXED_BYTES = 600_000_000  # Python with torch and scipy loaded
 _COPIES = 12  # of the cube in double precision
@@ -113,7 +115,7 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
         exposure_degrees=_exposures(settings, np.asarray(facts["angles"]), clean.kept),
         wavelengths=facts["wavelengths"],
     )
-    if settings.method == "paco":  # which leaves out what was not seen; the others need some value there
+    if settings.method in _STATISTICAL:  # which leave out what was not seen; the others need some value there
         frames = np.where(clean.valid, frames, np.nan)
     data = torch.from_numpy(frames if psf.values.ndim == 3 else frames[0]).float()
     spread = _MAD * float(np.median(np.abs(clean.frames - np.median(clean.frames, axis=1, keepdims=True))))
@@ -126,6 +128,8 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     """The search that the settings ask for: `method(measurement)(y, problem)` is a `Detection`."""
     if settings.method == "paco":
         return methods.PACO(threshold=settings.threshold, spectra=library_of(settings, measurement.facts))
+    if settings.method == "deep-paco":
+        return SelfTrained(settings.training_steps, settings.threshold, seed)
     inner = measurement.facts["inner_radius"]
     if settings.method == "pca":
         most = len(measurement.facts["kept"]) - 1

@@ -51,9 +51,12 @@ class Settings(BaseModel):
         description="of the star in a circle one FWHM wide, in the cube's counts and exposure; psf: that of the PSF's "
         "file; null: no contrast is stated",
     )
-    method: Literal["paco", "pca", "median-adi"] = Field(
-        "paco", description="paco: statistics of patches; pca and median-adi: subtraction, with small-sample S/N"
+    method: Literal["paco", "deep-paco", "pca", "median-adi"] = Field(
+        "paco",
+        description="paco: statistics of patches; deep-paco: a network on top of them, trained on the frames for some "
+        "minutes; pca and median-adi: subtraction, with small-sample S/N",
     )
+    training_steps: int = Field(500, ge=1, le=100_000, description="of deep-paco's training")
     components: int = Field(10, ge=1, le=500, description="of pca that are taken off")
     threshold: float = Field(5.0, gt=0, le=100, description="S/N from which a peak is a candidate")
     inner_radius: float | None = Field(

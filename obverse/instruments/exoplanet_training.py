@@ -1,0 +1,37 @@
+"""Deep PACO for a sequence of frames: trained on them when it is asked, and then a search like any other."""
+
+__all__ = ["SelfTrained"]
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..learning import train_deep_paco
+from ..methods.base import Callback
+from ..methods.detection import Detection
+from ..problem import Problem
+
+
+@dataclass(frozen=True)
+class SelfTrained:
+    """A search with a network that the frames themselves have taught.
+
+    Args:
+        steps: of the training.
+        threshold: score of a candidate.
+        seed: of training and calibration.
+    """
+
+    steps: int
+    threshold: float
+    seed: int
+
+    def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Detection:
+        """Maps and candidates; the callback is told of the training's steps.
+
+        Raises:
+            InputError: the operator is no FieldRotation, there are several channels, or too few frames.
+        """
+        told = {} if callback is None else {"callback": callback}
+        search = train_deep_paco(y, problem, seed=self.seed, steps=self.steps, threshold=self.threshold, **told)
+        return search(y, problem)
