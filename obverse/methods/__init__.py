@@ -15,6 +15,7 @@ from .diffusion import Diffusion
 from .ensemble import Ensemble
 from .equilibrium import Equilibrium
 from .equivariant_bootstrap import EquivariantBootstrap
+from .forward_modelled_filter import ForwardModelledFilter
 from .gaussian import Gaussian
 from .langevin import Langevin
 from .laplace import Laplace
@@ -30,6 +31,7 @@ from .regulariser_sampling import RegulariserSampling
 from .richardson_lucy import RichardsonLucy
 from .schedule import Schedule
 from .small_sample import gaussian_equivalent, small_sample_snr
+from .spectral_paco import SpectralPACO
 from .split_gibbs import SplitGibbs
 from .tweedie import Tweedie
 from .unrolled import Unrolled
@@ -55,6 +57,7 @@ __all__ = [
     "DeepPACO",
     "Equilibrium",
     "EquivariantBootstrap",
+    "ForwardModelledFilter",
     "Gaussian",
     "Langevin",
     "Laplace",
@@ -69,6 +72,7 @@ __all__ = [
     "RichardsonLucy",
     "Schedule",
     "SourceFit",
+    "SpectralPACO",
     "SplitGibbs",
     "Unrolled",
     "VariationalLatent",
