@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..methods import PACO
 from ..methods.deep_paco import single_wavelength
 from ..methods.frame_tests import TestedCube
@@ -26,7 +27,7 @@ from ..methods.sky_channels import SkyChannels
 from ..noise.base import stream
 from ..problem import Problem
 
-_SNR = (2.0, 12.0)  # of PACO
+_SNR = (1.5, 8.0)  # of PACO: from what nothing finds to what nothing misses
 _ROOM = 100.0  # squares of a FWHM for one source
 _MOST = 6  # sources at once
 _APART = 3.0  # FWHM between them
@@ -55,7 +56,7 @@ class PlanetSamples:
         kept: the part of a faint source's S/N that the statistics leave.
 
     Raises:
-        InputError: as for a call of `DeepPACO`.
+        InputError: as for a call of `DeepPACO`, or there is no place for a source.
     """
 
     def __init__(self, cube: Tensor, problem: Problem, *, patch_radius: int | None = None, seed: int = 0):
@@ -72,13 +73,13 @@ class PlanetSamples:
         self.covered = self._sky.covered & sigma.isfinite()
         self._sigma = torch.where(self.covered, sigma, 0.0)
         self._weight = self.covered * (self._distance >= self._fwhm) / self._distance.clamp_min(1.0)
+        if not bool(self._weight.any()):
+            raise InputError(
+                f"PlanetSamples expects places that half of the frames see, {self._fwhm:.1f} pixels or more from the "
+                "star, got none; check the centre and the cube"
+            )
         self.count = min(_MOST, max(1, round(float(self.covered.sum()) / (_ROOM * self._fwhm**2))))
         self.kept = self._kept()
-
-    @property
-    def channels(self) -> int:
-        """Of a sample."""
-        return self._sky.channels
 
     def item(self, index: int) -> PlanetSample:
         """Sample `index`."""

@@ -59,7 +59,7 @@ class DeepPACO:
         >>> y, x = torch.meshgrid(torch.arange(-3.0, 4.0), torch.arange(-3.0, 4.0), indexing="ij")
         >>> A = ob.operators.FieldRotation((1, 25, 25), torch.linspace(0, 90, 20), torch.exp(-(x**2 + y**2) / 2))
         >>> noise = torch.randn(20, 25, 25, generator=torch.Generator().manual_seed(0))
-        >>> fresh = ob.networks.SourceDetector(18, widths=(8, 16))  # not trained: it ranks as PACO does
+        >>> fresh = ob.networks.SourceDetector(13, widths=(8, 16))  # not trained: it ranks as PACO does
         >>> search = DeepPACO([fresh], permutations=50)
         >>> found = search(noise + A.source((12.0, 20.0), 3.0), ob.Problem(A, ob.noise.Gaussian(1.0)))
         >>> [(round(c.x), round(c.y)) for c in found.candidates]

@@ -1,17 +1,16 @@
 """The patches of a cube tested frame by frame, and tested anew only where sources were put in.
 
-The patch about pixel n has in frame t two tests, each by the law that the other frames teach (`patch_statistics`):
+The patch about pixel n is in frame t tested for a source at n by the law that the other frames teach
+(`patch_statistics`): z_t(n) = b_t/√a, divided by its dispersion, the root of its mean square over the frames and a
+window as wide as a patch, so that its variance is 1 where there is no source. b_t = hᵀ C⁻¹ (r_t − m) is the frame
+whitened, and filtered for the PSF h as it would look whitened.
 
-    z = b_t/√a                                              the source at n against its background
-    u = (d_n − E[d_n | d_i, i before n]) / deviation        the pixel, whitened
+Deep PACO's own input is a pixel less what the other pixels of its patch tell of it. Of the NACO cube these values
+stay correlated from frame to frame (0.16 between neighbours, 0.01 for z), as they keep what many pixels have in common
+less well in check; a network that is taught with frames in random orders does not know that.
 
-u is the element at n of F⁻¹ d with C = F Fᵀ and the pixels in the order of rows: what the pixels before it do not tell
-of it, white from pixel to pixel. (It is the b_t/√a of a template of one pixel, with the patch cut off behind it.) Both
-are divided by their dispersion, the root of their mean square over the frames and a window as wide as a patch, and are
-then of variance 1 where there is no source.
-
-Neither law knows the order of the frames. A cube whose frames change places has the same tests, in other places; and a
-source changes only those of the patches that it crosses, which `with_sources` learns again.
+The law does not know the order of the frames. A cube whose frames change places has the same tests, in other places;
+and a source changes only those of the patches that it crosses, which `with_sources` learns again.
 
 References: as in `patch_statistics`. Flasseur, Bodrito, Mairal, Ponce, Langlois, Lagrange, "deep PACO: combining
 statistical models with deep learning for exoplanet detection and characterization in direct imaging at high contrast",
@@ -40,16 +39,14 @@ class FrameTests:
     Args:
         precision: a over the dispersion, `(H, W)`, in units of the cube; zero where no source can be seen.
         matched: z, `(T, H, W)`.
-        white: u, `(T, H, W)`.
     """
 
     precision: Tensor
     matched: Tensor
-    white: Tensor
 
     def ordered(self, order: Tensor) -> "FrameTests":
         """Those of the cube whose frame t is frame `order[t]` of this one."""
-        return FrameTests(self.precision, self.matched[order], self.white[order])
+        return FrameTests(self.precision, self.matched[order])
 
 
 class TestedCube:
@@ -95,39 +92,24 @@ class TestedCube:
         return self._maps([old.index_copy(0, index, new) for old, new in zip(self._raw, renewed)])
 
     def _tested(self, cube: Tensor, index: Tensor) -> list[Tensor]:
-        """a `(N,)`, b `(N, T)` and u `(N, T)` of the patches about N pixels."""
+        """a, the mean over the frames left out, `(N,)`, and b `(N, T)` of the patches about N pixels."""
         patches = Patches(cube, self._seen, self._radius)
-        template = sampled(self._psf, patches.offsets)
-        width, middle, found = cube.shape[2], len(template) // 2, []
+        template, width, found = sampled(self._psf, patches.offsets), cube.shape[2], []
         for part in index.split(_BAND):
             values, seen = patches.at(part // width, part % width)
-            a, b = _left_out(values, seen, (template * seen)[..., None])
-            pixel = torch.zeros_like(seen[:, : middle + 1], dtype=values.dtype)
-            pixel[:, middle] = seen[:, middle].to(pixel)
-            c, d = _left_out(values[:, : middle + 1], seen[:, : middle + 1], pixel[..., None])
-            found.append((a, b, _over_root(d, c[:, None])))
+            try:
+                law = PatchStatistics.learned(values, seen)
+            except torch.linalg.LinAlgError:  # variances in a patch differ by more than single precision holds
+                law = PatchStatistics.learned(values.double(), seen)
+            b, a = law.left_out((template * seen)[..., None].to(law.factor))
+            found.append((a[:, 0, 0].mean(-1).to(values), b[:, 0].to(values)))
         return [torch.cat(each) for each in zip(*found)]
 
     def _maps(self, raw: Sequence[Tensor]) -> FrameTests:
-        (height, width), radius = self._seen.shape, self._radius
-        precision = raw[0].reshape(height, width)
-        known = (precision > 0).to(precision)
-        z, u = (v.T.reshape(-1, height, width) for v in (_over_root(raw[1], raw[0][:, None]), raw[2]))
-        kappa = windowed(z.square().mean(0), known, radius)
-        spread = windowed(u.square().mean(0), known, radius)
-        return FrameTests(precision / kappa / self._unit**2, z / kappa.sqrt(), u / spread.sqrt())
-
-
-def _left_out(values: Tensor, seen: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
-    """a, the mean over the frames left out, and b of one template: `(N,)` and `(N, T)`."""
-    try:
-        law = PatchStatistics.learned(values, seen)
-    except torch.linalg.LinAlgError:  # variances of one patch that differ by more than single precision holds
-        law = PatchStatistics.learned(values.double(), seen)
-    b, a = law.left_out(template.to(law.factor))
-    return a[:, 0, 0].mean(-1).to(values), b[:, 0].to(values)
-
-
-def _over_root(score: Tensor, precision: Tensor) -> Tensor:
-    known = precision > 0
-    return torch.where(known, score / torch.where(known, precision, 1.0).sqrt(), 0.0)
+        height, width = self._seen.shape
+        precision, score = raw
+        known = precision > 0
+        z = torch.where(known[:, None], score / torch.where(known, precision, 1.0).sqrt()[:, None], 0.0)
+        z = z.T.reshape(-1, height, width)
+        kappa = windowed(z.square().mean(0), known.to(z).reshape(height, width), self._radius)
+        return FrameTests(precision.reshape(height, width) / kappa / self._unit**2, z / kappa.sqrt())

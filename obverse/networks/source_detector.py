@@ -1,14 +1,14 @@
 """A network that looks for point sources: what is known of each place already, and what a U-Net sees beside it.
 
-    logit = gain · x₀ + offset + U(3 asinh(x/3))
+    logit = w · x + offset + U(3 asinh(x/3))
 
-The first channel x₀ is a signal-to-noise ratio, by which alone a fresh network ranks all places, since the last layer
-of U is zero at first: training can only add to it. asinh keeps what is far above the noise from outshouting the rest.
+The first channel is a signal-to-noise ratio, by which alone a fresh network ranks all places, since the other weights w
+and the last layer of U are zero at first: training can only add to it. asinh keeps what is far above the noise from
+outshouting the rest.
 """
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .unet import UNet
@@ -36,8 +36,11 @@ class SourceDetector(nn.Module):
 
     def __init__(self, inputs: int, widths: Sequence[int] = (16, 32, 48), blocks: int = 1):
         super().__init__()
-        self.gain = nn.Parameter(torch.tensor(_GAIN))
-        self.offset = nn.Parameter(torch.tensor(_OFFSET))
+        self.linear = nn.Conv2d(inputs, 1, 1)
+        assert self.linear.bias is not None
+        nn.init.zeros_(self.linear.weight)
+        nn.init.constant_(self.linear.weight[:, :1], _GAIN)
+        nn.init.constant_(self.linear.bias, _OFFSET)
         self.unet = UNet(inputs, 1, widths, blocks, bias=True)
         nn.init.zeros_(self.unet.tail.weight)
         assert self.unet.tail.bias is not None
@@ -45,4 +48,4 @@ class SourceDetector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, inputs, H, W)` → `(B, 1, H, W)`."""
-        return self.gain * x[:, :1] + self.offset + self.unet(_KNEE * (x / _KNEE).asinh())
+        return self.linear(x) + self.unet(_KNEE * (x / _KNEE).asinh())
