@@ -47,6 +47,7 @@ from ..solvers.result import Status
 from ..volume import Volume
 from . import exoplanet_frames, exoplanet_geometry
 from .base import Footprint, Measurement
+from .exoplanet_characterisation import Characterisation, additions, throughput_of
 from .exoplanet_facts import characterise, cleaned, cube_of, point_spread, summary
 from .exoplanet_products import candidate_rows, contrast_curve, export
 from .exoplanet_settings import Settings, files
@@ -126,6 +127,13 @@ def measure(volume: Volume, settings: Settings, shared: Mapping[str, Any] | None
 
 def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
     """The search that the settings ask for: `method(measurement)(y, problem)` is a `Detection`."""
+    search = _search(measurement, settings, seed)
+    if settings.posterior_draws or settings.corrected_limits:
+        return Characterisation(search, settings.posterior_draws, settings.corrected_limits, seed)
+    return search
+
+
+def _search(measurement: Measurement, settings: Settings, seed: int) -> Any:
     if settings.method == "paco":
         return methods.PACO(threshold=settings.threshold, spectra=library_of(settings, measurement.facts))
     if settings.method == "deep-paco":
@@ -146,6 +154,9 @@ def describe(method: Any) -> dict[str, Any]:
 
 def explained(status: Status) -> Status:
     """The status as it is: searches are closed forms, or iterate by themselves."""
+    if isinstance(method, Characterisation):
+        own = {"search": type(method.search).__name__, "draws": method.draws, "limits": method.limits}
+        return describe(method.search) | own
     return status
 
 
@@ -162,13 +173,14 @@ def answer(result: Detection, measurement: Measurement) -> tuple[dict[str, np.nd
     maps["contrast"] = facts["threshold"] * maps["sigma"] / (facts.get("star_flux") or 1.0)
     found = [c for c in result.candidates if searched[int(round(c.y)), int(round(c.x))]]
     sigma = maps["sigma"][0]
-    curve = contrast_curve(sigma, facts, facts["threshold"])
+    curve = contrast_curve(sigma, facts, facts["threshold"], throughput_of(result))
+    drawn, quantities = additions(result, found, facts)
     off = maps["snr"][0].copy()
     rows, cols = np.indices(off.shape)
     for c in found:
         off[np.hypot(rows - c.y, cols - c.x) < 2 * facts["fwhm"]] = np.nan
     figures = {
-        "candidates": candidate_rows(found, facts, facts["threshold"]),
+        "candidates": [row | more for row, more in zip(candidate_rows(found, facts, facts["threshold"]), quantities)],
         "threshold": facts["threshold"],
         "false_alarm": float(0.5 * math.erfc(facts["threshold"] / math.sqrt(2))),
         "snr_std_off_sources": float(np.nanstd(off)),
@@ -176,7 +188,7 @@ def answer(result: Detection, measurement: Measurement) -> tuple[dict[str, np.nd
         "fwhm": facts["fwhm"],
     }
     arrays = {name: values.astype(np.float32) for name, values in maps.items()}
-    arrays |= {f"curve_{name}": values.astype(np.float32) for name, values in curve.items()}
+    arrays |= {f"curve_{name}": values.astype(np.float32) for name, values in curve.items()} | drawn
     return arrays, figures
 
 

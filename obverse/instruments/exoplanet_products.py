@@ -3,9 +3,10 @@
     contrast = flux / F_star,    limit = τ σ(p) / F_star,    P(detect) = Φ(S − τ)
 
 since S/N is N(S, 1) where a source raises it by S; τ raises a false alarm in 1 − Φ(τ) of independent places. The limit
-is in the flux that the test finds, which is less than a source's own where the method takes part of it for speckles. At
-a distance r only n = 2πr/FWHM places are independent, and a scatter found from so few has to be charged for: by the
-quantile of Student's t with n − 1 degrees of freedom at the same false-alarm rate, times √(1 + 1/n).
+is in the flux that the test finds, which is less than a source's own where the method takes part of it for speckles;
+divided by the throughput, where that was measured, it is the source's own. At a distance r only n = 2πr/FWHM places are
+independent, and a scatter found from so few has to be charged for: by the quantile of Student's t with n − 1 degrees of
+freedom at the same false-alarm rate, times √(1 + 1/n).
 
 Separation, position angle and contrast take their covariance from (flux, x, y) by their derivatives.
 
@@ -28,9 +29,9 @@ from ..io import columns, fits
 from ..methods.detection import Candidate
 from ..methods.small_sample import student_factor
 from ..volume import Volume
+from .exoplanet_characterisation import CERTAIN, QUANTILES, posterior_columns
 from .exoplanet_spectra import spectrum_rows, write_spectra
 
-_CERTAIN = 0.95  # of the sources that a deeper limit asks for
 _UNITS = {"x": "pix", "y": "pix", "separation_pix": "pix", "separation_mas": "mas", "theta": "deg", "pa": "deg"}
 _UNITS |= {f"{name}_std": unit for name, unit in _UNITS.items()} | {"separation": "pix", "separation_arcsec": "arcsec"}
 
@@ -86,17 +87,22 @@ def candidate_rows(candidates: Sequence[Candidate], facts: Mapping[str, Any], th
     return rows
 
 
-def contrast_curve(sigma: np.ndarray, facts: Mapping[str, Any], threshold: float) -> dict[str, np.ndarray]:
+def contrast_curve(
+    sigma: np.ndarray, facts: Mapping[str, Any], threshold: float, throughput: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """Limits against separation, from one FWHM outward in steps of a pixel.
 
     Args:
         sigma: `(H, W)`, NaN where nothing is known.
         facts: as for `candidate_rows`, and `fwhm`.
         threshold: τ.
+        throughput: rows of distance, η at τ and η where 95 % are found, `(3, n)`: limits are divided by it, and none is
+            stated where it is NaN.
 
     Returns:
         `separation` in pixels; `limit`: τ times the median of σ over the ring, over the star's flux where it is known;
-            `limit_student`: the same, charged for few independent places; `limit_95`: found in 95 % of the cases.
+            `limit_student`: the same, charged for few independent places; `limit_95`: found in 95 % of the cases;
+            `throughput`, where it is given.
     """
     x0, y0 = facts["centre"]
     rows, columns_ = np.indices(sigma.shape)
@@ -113,13 +119,16 @@ def contrast_curve(sigma: np.ndarray, facts: Mapping[str, Any], threshold: float
         found.append((r, threshold * float(np.median(ring)), penalty))
     separation, limit, penalty = np.array(found).reshape(-1, 3).T
     limit = limit / (facts.get("star_flux") or 1.0)
-    deeper = (threshold + norm.ppf(_CERTAIN)) / threshold
-    return {
-        "separation": separation,
-        "limit": limit,
-        "limit_student": limit * penalty,
-        "limit_95": limit * deeper,
-    }
+    deeper = (threshold + norm.ppf(CERTAIN)) / threshold
+    curve = {"separation": separation, "limit": limit, "limit_student": limit * penalty, "limit_95": limit * deeper}
+    if throughput is None:
+        return curve
+    at, *levels = throughput
+    share, share_95 = (np.interp(separation, at, level) for level in levels)
+    shares = {"limit": share, "limit_student": share, "limit_95": share_95}
+    known = np.isfinite(share + share_95) & (share > 0)
+    curve = {name: values / shares.get(name, 1.0) for name, values in curve.items()} | {"throughput": share}
+    return {name: values[known] for name, values in curve.items()}
 
 
 def export(
@@ -166,6 +175,8 @@ def export(
     if any("spectrum" in row for row in figures["candidates"]):
         write_spectra(folder / "spectra.ecsv", figures["candidates"], facts["unit"], _meta(facts))
     _curve(folder / "contrast_curve.ecsv", arrays, facts)
+    if "candidate_draws" in arrays:
+        _draws(folder / "candidate_posterior.ecsv", arrays["candidate_draws"], facts)
 
 
 def _candidates(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> Path:
@@ -179,6 +190,7 @@ def _candidates(path: Path, rows: Sequence[Mapping[str, Any]], facts: Mapping[st
             for j in range(i, 3):
                 table[f"cov_{axes[i]}_{axes[j]}"] = [row[matrix][i][j] for row in rows]
     units = {**_UNITS, "flux": facts["unit"], "flux_std": facts["unit"], "magnitude": "mag"}
+    units |= {f"{name}_{key}": unit for name, unit in units.items() for key in QUANTILES}
     return columns.write_ecsv(path, table, {k: u for k, u in units.items() if u}, _meta(facts))
 
 
@@ -188,12 +200,23 @@ def _curve(path: Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any
     if scale:
         table["separation_arcsec"] = (scale * arrays["curve_separation"]).tolist()
     table |= {name: arrays[f"curve_{name}"].tolist() for name in ("limit", "limit_student", "limit_95")}
+    corrected = "curve_throughput" in arrays
+    if corrected:
+        table["throughput"] = arrays["curve_throughput"].tolist()
     meta = _meta(facts) | {
         "limit": f"{facts['threshold']:g} sigma, Gaussian, {'contrast' if facts.get('star_flux') else 'flux'}",
+        "flux": "of the source itself" if corrected else "that the test finds, less than the source's own",
         "limit_student": "the same false-alarm rate with the few independent places at each separation",
         "limit_95": "found in 95 of 100 cases at the Gaussian false-alarm rate",
     }
     return columns.write_ecsv(path, table, _UNITS, meta)
+
+
+def _draws(path: Path, draws: np.ndarray, facts: Mapping[str, Any]) -> Path:
+    found = posterior_columns(draws[:, 1:].astype(np.float64), facts)
+    table = {"candidate": (draws[:, 0].astype(int) + 1).tolist()} | {n: v.tolist() for n, v in found.items()}
+    units = {**_UNITS, "flux": facts["unit"]}
+    return columns.write_ecsv(path, table, {k: u for k, u in units.items() if u}, _meta(facts))
 
 
 def _meta(facts: Mapping[str, Any]) -> dict[str, Any]:

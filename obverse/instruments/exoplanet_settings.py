@@ -65,6 +65,18 @@ class Settings(BaseModel):
 
 
 def files(settings: Settings) -> dict[str, Path]:
+    posterior_draws: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="of each candidate's flux and place, by each of four chains (paco, one wavelength): 250 take some "
+        "seconds; 0 for none",
+    )
+    corrected_limits: bool = Field(
+        False,
+        description="put sources into the frames to learn what part of them is found, and state limits for a source's "
+        "own flux (paco, pca, median-adi; one wavelength): some seconds",
+    )
     """Input files that the settings name, by role."""
     named = {role: getattr(settings, role) for role in ("angles", "psf", "wavelengths", "spectra", "transmission")}
     return {role: path for role, path in named.items() if path is not None}

@@ -20,7 +20,8 @@ _MEASURED = ("data", "prediction", "noise_std")
 _SEARCH = ("snr", "sigma", "contrast")  # maps that have no value where nothing could be searched for
 _EXTRA = ("reference", "data_share", "backprojection", *_SEARCH)
 _CURVES = ("frc_frequency", "frc_before", "frc_after")
-_CURVES += ("curve_separation", "curve_limit", "curve_limit_student", "curve_limit_95")
+_CURVES += ("curve_separation", "curve_limit", "curve_limit_student", "curve_limit_95", "curve_throughput")
+_DRAWS = "candidate_draws"  # (n, 4): number of the candidate, flux, x and y
 _LARGEST_JSON = 64 * 2**20
 
 
@@ -48,7 +49,7 @@ class Contents:
     diagnostics: dict[str, Any] | None = None
     arrays: dict[str, np.ndarray] | None = None
     """data, prediction, noise_std, reference, data_share, backprojection, frc_*; of a search snr, sigma, contrast and
-    curve_*: those that are stored."""
+    curve_*, and candidate_draws: those that are stored."""
     elsewhere: dict[str, np.ndarray] | None = None
     """data, prediction and noise_std, where they have a grid of their own, such as k-space."""
     warnings: tuple[str, ...] = ()
@@ -176,6 +177,8 @@ def _fitting(stored: dict[str, np.ndarray], shape: tuple[int, ...]) -> tuple[dic
     kept, warnings = {}, []
     for name, array in stored.items():
         if name in _CURVES and array.ndim == 1:
+            kept[name] = array
+        elif name == _DRAWS and array.ndim == 2 and array.shape[1] == 4 and np.isfinite(array).all():
             kept[name] = array
         elif name in _MEASURED + _EXTRA and array.shape == shape:
             kept[name] = array

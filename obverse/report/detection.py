@@ -20,6 +20,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from .contents import Contents
+from .corner import corner_figures
 from .details import cell, number
 from .parts import Page, panel
 from .plots import Curve, plot
@@ -109,7 +110,8 @@ def candidates_section(page: Page) -> str:
         f"<tbody>{''.join(body)}</tbody></table></div><p class='fineprint'>± is one standard deviation. {angle} “Found "
         "again” is the chance that such a source passes the threshold in other data alike. The full covariance of "
         "flux and place is in candidates.ecsv. A candidate is a point source in these frames; whether it belongs to "
-        f"the star, a second epoch tells.</p>{_spectra(page, rows)}</section>"
+        f"the star, a second epoch tells.</p>{_spectra(page, rows)}"
+        f"{corner_figures(page.contents, _facts(page.contents))}</section>"
     )
 
 
@@ -132,7 +134,18 @@ def limits_section(page: Page) -> str:
         "the threshold in half of the cases; “95 % found” is where it does in 95 of 100. Near the star few places are "
         "independent, and “few places” is what the same false-alarm rate then asks for.</p>"
         f"<div class='panels'>{''.join(parts)}</div>"
-        f"<p>These figures hold where S/N follows the normal law N(0, 1).{told}</p></section>"
+        f"<p>{_of_whom(contents)} These figures hold where S/N follows the normal law N(0, 1).{told}</p></section>"
+    )
+
+
+def _of_whom(contents: Contents) -> str:
+    share = contents.array("curve_throughput")
+    if share is None or not len(share):
+        return "Limits are in the flux that the test finds, which is less than a source's own."
+    least, most = (number(float(part), 2) for part in (share.min(), share.max()))
+    return (
+        f"Limits are fluxes of the source itself: sources put into the frames showed that {least} to {most} of a flux "
+        "is found at the threshold."
     )
 
 
@@ -211,8 +224,8 @@ def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
     if not figures:
         return ""
     return (
-        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>Each channel is measured by "
-        "itself, at the candidate's place; the errors of neighbouring channels are correlated. Numbers are in "
+        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>No spectrum was assumed "
+        "for these fluxes at the candidate's place; the errors of different channels are correlated. Numbers are in "
         "spectra.ecsv.</p>"
     )
 

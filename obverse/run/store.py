@@ -47,6 +47,7 @@ OUTPUTS = {
     "contrast.fits": "contrast",
     "candidates.ecsv": "candidates_table",
     "spectra.ecsv": "spectra",
+    "candidate_posterior.ecsv": "candidate_posterior",
     "contrast_curve.ecsv": "contrast_curve",
     "posterior.safetensors": "posterior",
     "estimate.safetensors": "estimate",

@@ -215,3 +215,34 @@ def test_the_command_writes_maps_tables_and_a_report(obverse, files, tmp_path):
     assert again.code == 2 and "finished run" in again.stderr
     checked = obverse("check", *command[1:])
     assert checked.code == 0 and "Sign of the angles confirmed" in checked.stdout
+
+
+def test_draws_and_corrected_limits_come_on_request(files, tmp_path):
+    measurement, arrays, figures = searched(files, star_flux=1e6, posterior_draws=12, corrected_limits=True)
+    (found,), draws = figures["candidates"], arrays["candidate_draws"]
+    assert draws.shape == (48, 4) and bool((draws[:, 0] == 0).all())
+    for name, column in (("flux", 1), ("x", 2), ("y", 3)):
+        assert found[f"{name}_q025"] < found[f"{name}_q16"] < found[f"{name}_q50"] < found[f"{name}_q84"]
+        assert abs(found[f"{name}_q50"] - found[name]) < 2 * found[f"{name}_std"]
+        assert found[f"{name}_q50"] == pytest.approx(float(np.median(draws[:, column])), rel=1e-5)
+    assert found["contrast_q84"] == pytest.approx(found["flux_q84"] / 1e6)
+    share = arrays["curve_throughput"]
+    assert share.shape == arrays["curve_limit"].shape and 0.1 < share.min() and share.max() < 1.05
+    _, plain, _ = searched(files, star_flux=1e6)
+    common = np.isin(plain["curve_separation"], arrays["curve_separation"])
+    assert np.allclose(arrays["curve_limit"] * share, plain["curve_limit"][common], rtol=1e-5)
+    exoplanet.export(tmp_path, measurement.volume, arrays, None, figures, measurement.facts)
+    table = (tmp_path / "candidate_posterior.ecsv").read_text()
+    assert "separation_mas" in table and table.count("\n") > 48
+    assert "of the source itself" in (tmp_path / "contrast_curve.ecsv").read_text()
+
+
+@pytest.mark.parametrize("changes", [{"method": "pca", "posterior_draws": 8}])
+def test_draws_are_refused_where_there_is_no_law_to_draw_from(files, changes):
+    with pytest.raises(InputError, match="posterior_draws"):
+        searched(files, components=3, **changes)
+
+
+def test_limits_of_a_subtraction_are_corrected_too(files):
+    _, arrays, _ = searched(files, method="median-adi", corrected_limits=True)
+    assert len(arrays["curve_throughput"]) > 3 and 0.05 < arrays["curve_throughput"].min() < 1
