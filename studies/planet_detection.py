@@ -35,14 +35,16 @@ import obverse as ob
 from obverse.instruments.exoplanet_subtraction import Subtraction
 from obverse.learning import train_deep_paco
 from obverse.methods.paco_source import fit_source
+from obverse.methods.sky_channels import CHANNELS
 
 SEQUENCES = 50  # of each family
 TRAINING, COUNTS = 6, (2, 4, 7, 10, 15, 22)  # sequences, and numbers of components that are tried on them
 RING = 3.0  # FWHM: width of the rings of annular PCA
+GAP, LITTLE = 0.5, 45.0  # FWHM, and the arc in degrees below which half of it has to do: nothing turns by more
 SCALES = (3, 4, 5)  # radii of multi-scale PACO
 NEVER = 1e6  # threshold: candidates are not measured
-SEEDS, STEPS, PERMUTATIONS = (0, 1), 300, 4  # of deep PACO
-NETWORK = {"kind": "SourceDetector", "inputs": 18, "widths": [16, 32, 48]}
+SEEDS, STEPS, PERMUTATIONS = (0, 1), 200, 4  # of deep PACO
+NETWORK = {"kind": "SourceDetector", "inputs": CHANNELS, "widths": [8, 16, 32]}
 
 Maps = Callable[[Sequence, str], Tensor]  # a sequence and its family in, a map of S/N (H, W) out
 
@@ -60,8 +62,9 @@ def components(folder: Path, annuli: bool) -> Maps:
 
 
 def adi(family: str, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
-    width = RING * problem_of(family).operator.fwhm
-    return ob.methods.PrincipalComponentADI(count, annuli=width if annuli else None)
+    operator = problem_of(family).operator
+    gap = GAP if max(operator.degrees) - min(operator.degrees) > LITTLE else GAP / 2
+    return ob.methods.PrincipalComponentADI(count, annuli=RING * operator.fwhm if annuli else None, gap=gap)
 
 
 def deep(folder: Path, seed: int) -> Maps:
