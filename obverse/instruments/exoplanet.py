@@ -149,14 +149,14 @@ def _search(measurement: Measurement, settings: Settings, seed: int) -> Any:
 
 def describe(method: Any) -> dict[str, Any]:
     """The fields of a method, as JSON-like values for the record."""
+    if isinstance(method, Characterisation):
+        own = {"search": type(method.search).__name__, "draws": method.draws, "limits": method.limits}
+        return describe(method.search) | own
     return {field.name: plain(getattr(method, field.name)) for field in dataclasses.fields(method)}
 
 
 def explained(status: Status) -> Status:
     """The status as it is: searches are closed forms, or iterate by themselves."""
-    if isinstance(method, Characterisation):
-        own = {"search": type(method.search).__name__, "draws": method.draws, "limits": method.limits}
-        return describe(method.search) | own
     return status
 
 

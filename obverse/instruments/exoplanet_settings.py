@@ -59,12 +59,6 @@ class Settings(BaseModel):
     training_steps: int = Field(500, ge=1, le=100_000, description="of deep-paco's training")
     components: int = Field(10, ge=1, le=500, description="of pca that are taken off")
     threshold: float = Field(5.0, gt=0, le=100, description="S/N from which a peak is a candidate")
-    inner_radius: float | None = Field(
-        None, ge=0, description="pixels about the star that are not searched; one FWHM if null"
-    )
-
-
-def files(settings: Settings) -> dict[str, Path]:
     posterior_draws: int = Field(
         0,
         ge=0,
@@ -77,6 +71,12 @@ def files(settings: Settings) -> dict[str, Path]:
         description="put sources into the frames to learn what part of them is found, and state limits for a source's "
         "own flux (paco, pca, median-adi; one wavelength): some seconds",
     )
+    inner_radius: float | None = Field(
+        None, ge=0, description="pixels about the star that are not searched; one FWHM if null"
+    )
+
+
+def files(settings: Settings) -> dict[str, Path]:
     """Input files that the settings name, by role."""
     named = {role: getattr(settings, role) for role in ("angles", "psf", "wavelengths", "spectra", "transmission")}
     return {role: path for role, path in named.items() if path is not None}

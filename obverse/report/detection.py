@@ -224,8 +224,8 @@ def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
     if not figures:
         return ""
     return (
-        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>No spectrum was assumed "
-        "for these fluxes at the candidate's place; the errors of different channels are correlated. Numbers are in "
+        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>Each channel is measured by "
+        "itself, at the candidate's place; the errors of neighbouring channels are correlated. Numbers are in "
         "spectra.ecsv.</p>"
     )
 
