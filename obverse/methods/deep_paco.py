@@ -18,6 +18,7 @@ learning for exoplanet detection and characterization in direct imaging at high 
 
 __all__ = ["DeepPACO"]
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -33,7 +34,7 @@ from ..solvers.result import Status
 from .base import Callback, silent
 from .detection import Detection, candidates_of
 from .frame_tests import TestedCube
-from .null_law import NullLaw
+from .null_law import FEWEST, NullLaw
 from .paco import PACO
 from .sky_channels import BINS, SkyChannels, turned
 
@@ -48,7 +49,8 @@ class DeepPACO:
         networks: each from channels `(B, C, H, W)` to logits `(B, 1, H, W)`, such as `networks.SourceDetector`.
         patch_radius: of the patches, in pixels; by default that of `PACO`.
         threshold: score from which a peak is a candidate; 5 is usual.
-        permutations: orders of the frames that the score is calibrated with.
+        permutations: orders of the frames that the score is calibrated with; of small frames more are taken, as the
+            tail of the score's law needs.
         seed: of these orders.
 
     Raises:
@@ -60,7 +62,7 @@ class DeepPACO:
         >>> A = ob.operators.FieldRotation((1, 25, 25), torch.linspace(0, 90, 20), torch.exp(-(x**2 + y**2) / 2))
         >>> noise = torch.randn(20, 25, 25, generator=torch.Generator().manual_seed(0))
         >>> fresh = ob.networks.SourceDetector(13, widths=(8, 16))  # not trained: it ranks as PACO does
-        >>> search = DeepPACO([fresh], permutations=50)
+        >>> search = DeepPACO([fresh])
         >>> found = search(noise + A.source((12.0, 20.0), 3.0), ob.Problem(A, ob.noise.Gaussian(1.0)))
         >>> [(round(c.x), round(c.y)) for c in found.candidates]
         [(20, 12)]
@@ -103,11 +105,11 @@ class DeepPACO:
         tested = TestedCube(cube, operator.psf, radius)
         sky = SkyChannels(operator, tested.tests)
         logit = self._logit(sky(tested.tests))
-        null = []
-        for index in range(self.permutations):
+        null, count = [], max(self.permutations, math.ceil(FEWEST / int(sky.covered.sum())))
+        for index in range(count):
             order = torch.randperm(len(cube), generator=stream(self.seed, index))
             null.append(self._logit(sky(tested.tests.ordered(order)))[sky.covered])
-            callback(index + 1, self.permutations, 0.0)
+            callback(index + 1, count, 0.0)
         law = NullLaw.learned(torch.stack(null))
         known = sky.covered & snr[0].isfinite()
         score = torch.where(known, law.deviate(logit), torch.nan)[None].to(cube.dtype)
@@ -120,7 +122,7 @@ class DeepPACO:
             "patch_radius": radius,
             "fwhm": operator.fwhm,
             "networks": len(self.networks),
-            "permutations": self.permutations,
+            "permutations": count,
             "permuted_maximum": float(highest.mean()),
             "paco_snr": [float(snr[0, round(peak.y), round(peak.x)]) for peak in peaks],
         }

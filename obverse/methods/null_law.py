@@ -13,7 +13,7 @@ deviate is understated: 4.7 where 5 is the truth.
 References: Pickands, "Statistical inference using extreme order statistics", Annals of Statistics 1975.
 """
 
-__all__ = ["NullLaw"]
+__all__ = ["FEWEST", "NullLaw"]
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import InputError
 
 _TAIL = 1e-3  # probability beyond which the tail is extrapolated
-_LEAST = 20  # values in the tail
+FEWEST = 20_000  # values to learn a law from: 20 in the tail
 _STEP = 0.05  # of the table's deviates
 
 
@@ -55,10 +55,8 @@ class NullLaw:
             [-1.0, 0.0, 1.0, 3.0]
         """
         flat = values.detach().double().flatten().sort().values
-        if len(flat) * _TAIL < _LEAST:
-            raise InputError(
-                f"NullLaw expects at least {round(_LEAST / _TAIL)} values, got {len(flat)}; take more permutations"
-            )
+        if len(flat) < FEWEST:
+            raise InputError(f"NullLaw expects at least {FEWEST} values, got {len(flat)}; take more permutations")
         top = float(-torch.special.ndtri(torch.tensor(_TAIL, dtype=torch.float64)))
         deviates = torch.cat([torch.arange(-top, top, _STEP, dtype=torch.float64), torch.tensor([top]).double()])
         place = torch.special.ndtr(deviates) * (len(flat) - 1)
