@@ -135,7 +135,12 @@ def method(measurement: Measurement, settings: Settings, seed: int = 0) -> Any:
 
 def _search(measurement: Measurement, settings: Settings, seed: int) -> Any:
     if settings.method == "paco":
-        return methods.PACO(threshold=settings.threshold, spectra=library_of(settings, measurement.facts))
+        spectra = library_of(settings, measurement.facts)
+        if spectra is not None and settings.joint_channels:
+            return methods.SpectralPACO(threshold=settings.threshold, spectra=spectra)
+        return methods.PACO(threshold=settings.threshold, spectra=spectra)
+    if settings.method == "fmmf":
+        return methods.ForwardModelledFilter(settings.components, threshold=settings.threshold)
     if settings.method == "deep-paco":
         return SelfTrained(settings.training_steps, settings.threshold, seed)
     inner = measurement.facts["inner_radius"]

@@ -25,6 +25,11 @@ class Settings(BaseModel):
         description="FITS, text or CSV: a row for each spectrum that paco looks for, its contrast to the star in each "
         "channel, in any unit; the same contrast in all if null",
     )
+    joint_channels: bool = Field(
+        True,
+        description="paco learns the speckles of several wavelengths together, which finds much fainter sources; "
+        "false: each channel by itself",
+    )
     transmission: Path | None = Field(
         None, description="text or CSV of the coronagraph: distance from the star in pixels, and transmission"
     )
@@ -51,13 +56,14 @@ class Settings(BaseModel):
         description="of the star in a circle one FWHM wide, in the cube's counts and exposure; psf: that of the PSF's "
         "file; null: no contrast is stated",
     )
-    method: Literal["paco", "deep-paco", "pca", "median-adi"] = Field(
+    method: Literal["paco", "deep-paco", "fmmf", "pca", "median-adi"] = Field(
         "paco",
         description="paco: statistics of patches; deep-paco: a network on top of them, trained on the frames for some "
-        "minutes; pca and median-adi: subtraction, with small-sample S/N",
+        "minutes; fmmf: principal components, and a matched filter for what they leave of a source; pca and "
+        "median-adi: subtraction, with small-sample S/N",
     )
     training_steps: int = Field(500, ge=1, le=100_000, description="of deep-paco's training")
-    components: int = Field(10, ge=1, le=500, description="of pca that are taken off")
+    components: int = Field(10, ge=1, le=500, description="of pca and fmmf that are taken off")
     threshold: float = Field(5.0, gt=0, le=100, description="S/N from which a peak is a candidate")
     posterior_draws: int = Field(
         0,

@@ -24,8 +24,9 @@ in direct imaging with integral field spectrographs", A&A 2020. Sparks, Ford, "I
 planet detection", ApJ 2002.
 """
 
-__all__ = ["AlignedChannels", "joint_frames", "joint_hypothesis"]
+__all__ = ["AlignedChannels", "joint_frames", "joint_spectrum"]
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -41,6 +42,10 @@ _PARTS = 4  # of the frames, each tested by the law of the others
 _LEAST = 2e-3  # eigenvalue of Σ: what channels that copy each other may be told apart by
 _RIDGE = 1e-9  # of the variance of a pixel
 _INDEPENDENT = 2  # values of Σ that a patch holds in a frame, and of C that the channels hold
+_ROUNDS = 8  # of Newton's steps, at most
+_RENEWED = (1, 3)  # rounds in which J is found anew
+_SMALL = 0.02  # standard deviations: a step that is smaller ends them
+_SINGULAR = 1e-3  # of the largest singular value of J: what is smaller is not told
 _CELLS = 2**22  # numbers in the templates that are tested together
 
 
@@ -112,6 +117,26 @@ class AlignedChannels:
             a[:, theirs] = (filtered * h).sum((1, 2))[:, None]
         return b, a
 
+    def own_fluxes(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each channel the flux of a source in that channel alone, and its standard deviation: `(L,)` both.
+
+        Args:
+            places: of the source in every frame and channel, (row, column), `(T, L, 2)`.
+        """
+        size = torch.tensor(self.frames.shape[-2:])
+        found = []
+        for own, spectrum in enumerate(torch.eye(len(self.frames), dtype=self.frames.dtype)):
+            nearest = places[:, own].round().long()
+            inside = torch.nonzero(((nearest >= 0) & (nearest < size)).all(1))[:, 0]
+            rows, columns = nearest[inside].unbind(1)
+            b, a = self.tests(rows, columns, places[inside], spectrum)
+            kappa = torch.where(a > 0, b.square() / torch.where(a > 0, a, 1.0), 0.0).sum() / (a > 0).sum().clamp(min=1)
+            each = torch.arange(len(inside))
+            score, precision = b[each, inside].sum(), a[each, inside].sum().clamp(min=1e-300)
+            found.append(torch.stack([score / precision, (kappa / precision).sqrt()]))
+        flux, sigma = torch.stack(found, 1)
+        return flux, sigma
+
     def _templates(self, rows: Tensor, columns: Tensor, places: Tensor) -> Tensor:
         """The PSFs at `places` on the pixels of the patches: `(N, L, K)`."""
         middle = torch.stack([rows, columns], -1).to(places)
@@ -151,38 +176,41 @@ def joint_frames(cube: Tensor, operator: FieldRotation, radius: int, spectrum: T
     return found
 
 
-def joint_hypothesis(
-    cube: Tensor,
-    operator: FieldRotation,
-    position: tuple[float, float],
-    radius: int,
-    spectrum: Tensor,
-    correlation: Tensor,
-) -> tuple[float, float]:
-    """Flux and its standard deviation for one place, the PSFs where they are in each frame.
+def joint_spectrum(
+    cube: Tensor, operator: FieldRotation, position: tuple[float, float], radius: int
+) -> tuple[Tensor, Tensor]:
+    """Flux of the source at `position` (row, column) in each channel, `(L,)`, and their covariance, `(L, L)`.
 
-    Args:
-        position: (row, column) on the sky; the other arguments are those of `joint_frames`.
-        correlation: of the L tests about that distance from the star, `(L, L)`.
+    No spectrum is assumed. With the fluxes f taken off, s_l(f) is what the patches about the place in channel l show of
+    a source in that channel alone, and σ_l its deviation; s(f) = 0 is solved by Newton's steps. J = −∂s/∂f holds what
+    the source has taught the law, and how one channel's flux looks like another's speckles: the covariance is
+    J⁻¹ diag(σ²) J⁻ᵀ.
     """
     aligned = AlignedChannels.of(cube, operator, radius)
+    source = operator.source(position)
+    source = torch.stack([_scaled(s, float(scale), aligned.centre) for s, scale in zip(source, aligned.scales)])
     centre = torch.tensor(aligned.centre, dtype=cube.dtype)
     places = centre + (operator.positions(position).to(cube) - centre)[:, None] * aligned.scales[:, None]
-    frames, each = torch.arange(len(places)), []
-    for own in range(len(cube)):
-        nearest = places[:, own].round().long()
-        inside = ((nearest >= 0) & (nearest < torch.tensor(cube.shape[-2:]))).all(1)
-        rows, columns = nearest[inside].unbind(1)
-        b, a = aligned.tests(rows, columns, places[inside], spectrum)
-        power = torch.where(a > 0, b.square() / torch.where(a > 0, a, 1.0), 0.0)
-        kappa = power.sum() / (a > 0).sum().clamp(min=1)
-        index = (torch.arange(len(rows)), frames[inside])
-        each.append(torch.stack([b[index].sum(), a[index].sum()]) / kappa.clamp(min=1e-12))
-    score, precision = torch.stack(each).unbind(1)
-    root = precision.clamp(min=1e-300).sqrt()
-    weight = torch.linalg.solve(correlation, root)
-    total = float(weight @ root)
-    return float(weight @ (score / root)) / total, total**-0.5
+
+    def left(flux: Tensor) -> tuple[Tensor, Tensor]:
+        rest = dataclasses.replace(aligned, frames=aligned.frames - flux[:, None, None, None] * source)
+        return rest.own_fluxes(places)
+
+    def slopes(flux: Tensor, sigma: Tensor) -> Tensor:
+        steps = torch.diag(sigma)
+        return torch.stack([(left(flux - h)[0] - left(flux + h)[0]) / (2 * h.sum()) for h in steps], 1)
+
+    flux, sigma = cube.new_zeros(len(cube)), cube.new_ones(len(cube))
+    slope = torch.eye(len(cube), dtype=cube.dtype)
+    for turn in range(_ROUNDS):
+        rest, sigma = left(flux)
+        if turn in _RENEWED:
+            slope = slopes(flux, sigma)
+        flux = flux + torch.linalg.pinv(slope, rtol=_SINGULAR) @ rest
+        if turn > _RENEWED[0] and bool((rest.abs() < _SMALL * sigma).all()):
+            break
+    inverse = torch.linalg.pinv(slopes(flux, sigma), rtol=_SINGULAR)
+    return flux, (inverse * sigma.square()) @ inverse.mT
 
 
 def _on_the_sky(b: Tensor, a: Tensor, scale: float, centre: tuple[float, float], radius: int) -> FilteredFrames:

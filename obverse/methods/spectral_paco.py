@@ -10,7 +10,6 @@ slow speckles are not.
 
 __all__ = ["SpectralPACO"]
 
-import dataclasses
 import math
 import time
 from collections.abc import Sequence
@@ -28,9 +27,8 @@ from .base import Callback, silent
 from .detection import Candidate, Detection, Peak, candidates_of
 from .paco import PACO
 from .paco_detection import FilteredFrames, derotated, robust_deviation
-from .paco_joint import joint_frames, joint_hypothesis
-from .paco_spectral import combined, corrected_maximum, correlations_at
-from .source_spectrum import flux_without_trace, source_spectrum
+from .paco_joint import joint_frames, joint_spectrum
+from .paco_spectral import combined, corrected_maximum
 
 _COVERED = 0.5  # of the frames have to see a place
 _RING = 2.0  # widths of the PSF: of the rings whose spread is measured
@@ -66,8 +64,9 @@ class SpectralPACO:
     def __call__(self, cube: Tensor, problem: Problem, *, callback: Callback = silent) -> Detection:
         """Maps of flux, its error and S/N, and the candidates; arguments and result are those of `PACO`.
 
-        A candidate's flux is that of the spectrum with the largest S/N, without the source's own trace in the law; its
-        place is the peak's, with the error that a peak as wide as the PSF has.
+        A candidate has a flux in each channel, whatever it was searched for with, and their mean is its flux; the
+        source's own trace in the law is taken out of them. Its place is the peak's, with the error that a peak as wide
+        as the PSF has.
 
         Raises:
             InputError: the operator is no FieldRotation of two wavelengths or more, or the cube does not fit it.
@@ -79,12 +78,11 @@ class SpectralPACO:
         for done, spectrum in enumerate(library, 1):
             filtered.append(joint_frames(double, operator, radius, spectrum))
             callback(done, len(library), 0.0)
-        flux, sigma, snr, best, z = _answer(filtered, operator, operator.degrees)
+        flux, sigma, snr = _answer(filtered, operator, operator.degrees)
         mirrored = _answer(filtered, operator, [-a for a in operator.degrees])[2]
         candidates = []
         for peak in candidates_of(snr, self.threshold, operator.fwhm):
-            chosen = int(best[round(peak.y), round(peak.x)])
-            candidates.append(self._measured(peak, double, operator, radius, library[chosen], z[chosen]))
+            candidates.append(self._measured(peak, double, operator, radius))
         known = mirrored[mirrored.isfinite()]
         deviation = float(1.4826 * (known - known.median()).abs().median())
         message = (
@@ -120,32 +118,23 @@ class SpectralPACO:
         spectra = torch.ones(len(wavelengths)) if self.spectra is None else self.spectra
         return operator, self.patch_radius or radius, spectra.double().reshape(-1, len(wavelengths))
 
-    def _measured(
-        self, peak: Peak, cube: Tensor, operator: FieldRotation, radius: int, spectrum: Tensor, z: Tensor
-    ) -> Candidate:
-        """A peak with its flux and spectrum."""
-        position = (peak.y, peak.x)
-        away = torch.tensor([math.hypot(peak.y - operator.centre[0], peak.x - operator.centre[1])])
-        correlation = correlations_at(z, _distance(operator), operator.fwhm, away.double())[0]
-        source = operator.source(position, spectrum)
-
-        def left(flux: float) -> tuple[float, float]:
-            return joint_hypothesis(cube - flux * source, operator, position, radius, spectrum, correlation)
-
-        flux, sigma = flux_without_trace(left)
+    def _measured(self, peak: Peak, cube: Tensor, operator: FieldRotation, radius: int) -> Candidate:
+        """A peak with its spectrum, whose mean over the channels is its flux."""
+        fluxes, errors = joint_spectrum(cube, operator, (peak.y, peak.x), radius)
         place = (operator.fwhm / 2.355 / peak.snr) ** 2
-        covariance = ((sigma**2, 0.0, 0.0), (0.0, place, 0.0), (0.0, 0.0, place))
-        found = Candidate(peak.x, peak.y, peak.snr, flux, covariance)
-        fluxes, deviations = source_spectrum(cube, operator, position, max(1, int(operator.fwhm)))
-        return dataclasses.replace(found, spectrum=fluxes, spectrum_deviation=deviations)
+        covariance = ((float(errors.mean()), 0.0, 0.0), (0.0, place, 0.0), (0.0, 0.0, place))
+        deviations = errors.diagonal().sqrt().tolist()
+        return Candidate(
+            peak.x, peak.y, peak.snr, float(fluxes.mean()), covariance, tuple(fluxes.tolist()), tuple(deviations)
+        )
 
 
 def _answer(
     filtered: Sequence[list[FilteredFrames]], operator: FieldRotation, degrees: Sequence[float]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    """Flux, deviation and S/N of the best spectrum at each place, its index, and the z of each spectrum's tests."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Flux, deviation and S/N of the best spectrum at each place."""
     centre, distance = (operator.centre[0], operator.centre[1]), _distance(operator)
-    answers, tested = [], []
+    answers = []
     for maps in filtered:
         sums = [derotated(each, degrees, centre, overlap=True) for each in maps]
         seen = torch.stack([s for _, _, s in sums]).amax(0) >= _COVERED
@@ -154,7 +143,6 @@ def _answer(
         # all tests are of the same factor of the spectrum
         flat = score.new_ones(1, len(sums))
         answers.append(torch.stack([m[0] for m in combined(score, variance, flat, distance, operator.fwhm)]))
-        tested.append(torch.where(variance > 0, score / torch.where(variance > 0, variance, 1.0).sqrt(), torch.nan))
     flux, spread, snr = torch.stack(answers, 1)
     best = torch.where(snr.isnan(), -math.inf, snr).argmax(0)
     flux, sigma, snr = (v.gather(0, best[None])[0] for v in (flux, spread.sqrt(), snr))
@@ -165,7 +153,7 @@ def _answer(
         flux, sigma = flux / throughput, sigma / throughput
         known = flux.isfinite() & sigma.isfinite()
         flux, sigma, snr = (torch.where(known, v, torch.nan) for v in (flux, sigma, snr))
-    return flux, sigma * deviation, snr / deviation, best, tested
+    return flux, sigma * deviation, snr / deviation
 
 
 def _distance(operator: FieldRotation) -> Tensor:

@@ -177,13 +177,15 @@ def detection_alarms(contents: Contents) -> list[str]:
 
 def detection_claims(contents: Contents) -> tuple[str, str]:
     """A heading and a paragraph on what the maps claim and what not."""
-    corrected = contents.run["diagnostics"].get("throughput") != "not corrected"
-    flux = (
+    flux = {
+        "not corrected": "Fluxes are what the subtraction has left of a source, which is less than the source's own: "
+        "take them, and the limits, as they are for comparison only.",
+        "corrected to first order": "Fluxes, and the limits, are corrected for what the subtraction takes of a faint "
+        "source; of a bright one it takes more.",
+    }.get(
+        contents.run["diagnostics"].get("throughput"),
         "Fluxes of candidates are those that fit best; the maps, and the limits, show what the test finds of a source, "
-        "which is less where the method takes part of it for speckles."
-        if corrected
-        else "Fluxes are what the subtraction has left of a source, which is less than the source's own: take them, "
-        "and the limits, as they are for comparison only."
+        "which is less where the method takes part of it for speckles.",
     )
     return (
         "What the maps claim",
@@ -224,8 +226,8 @@ def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
     if not figures:
         return ""
     return (
-        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>Each channel is measured by "
-        "itself, at the candidate's place; the errors of neighbouring channels are correlated. Numbers are in "
+        f"<h3>Spectra</h3><div class='panels'>{''.join(figures)}</div><p class='fineprint'>No spectrum was assumed "
+        "for these fluxes at the candidate's place; the errors of different channels are correlated. Numbers are in "
         "spectra.ecsv.</p>"
     )
 

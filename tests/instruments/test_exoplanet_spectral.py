@@ -79,6 +79,24 @@ def test_a_library_of_spectra_tells_the_planets_apart(files, tmp_path):
         assert snr(answers["library"], planet) > snr(answers["flat"], planet)
 
 
+def searched(files, **changes):
+    chosen = settings(files, **changes)
+    volume = exoplanet.read(files["cube"], chosen)
+    measurement = exoplanet.measure(volume, chosen)
+    search = exoplanet.method(measurement, chosen)
+    return type(search).__name__, *exoplanet.answer(search(measurement.y, measurement.problem), measurement)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"), [({"joint_channels": False}, "PACO"), ({"method": "fmmf"}, "ForwardModelledFilter")]
+)
+def test_other_methods_find_them_too(files, changes, name):
+    search, _, figures = searched(files, components=3, **changes)
+    assert search == name
+    for planet in (RED, BLUE):
+        assert any(np.hypot(c["x"] - planet.x, c["y"] - planet.y) < 1 for c in figures["candidates"])
+
+
 @pytest.mark.parametrize(
     ("name", "change", "told"),
     [
