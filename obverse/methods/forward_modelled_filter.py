@@ -45,7 +45,6 @@ from ..solvers.result import Status
 from .detection import Candidate, Detection, candidates_of
 from .differential_imaging import field_rotation_of
 from .paco_detection import robust_deviation
-from .paco_spectral import combined
 
 _WIDTH = 3.0  # widths of the PSF: of a ring, by default
 _SPREAD = 2.0  # widths of the PSF: of the rings in which the spread is measured
@@ -57,8 +56,7 @@ _GAP = 1e-12  # of the largest eigenvalue: a smaller difference of two is roundi
 class ForwardModelledFilter:
     """Search for point sources in the residual of principal components, with the template that they leave.
 
-    The problem's operator is a `FieldRotation`; its noise law is not used. Channels are filtered one by one and joined
-    as those of `PACO` are, for a flat spectrum.
+    The problem's operator is a `FieldRotation` of one wavelength; its noise law is not used.
 
     Args:
         components: number of principal components, at least 1 and at most two fewer than frames.
@@ -104,34 +102,36 @@ class ForwardModelledFilter:
         """Maps of flux, its deviation and S/N, and the candidates.
 
         Args:
-            y: cube `(T, H, W)` or `(L, T, H, W)`, finite.
+            y: cube `(T, H, W)`, finite.
             problem: its operator is a FieldRotation.
 
         Raises:
-            InputError: the cube does not fit, has too few frames for the components, or no ring has room.
+            InputError: the cube does not fit, has several wavelengths or too few frames for the components, or no ring
+                has room.
         """
         began = time.perf_counter()
         operator = field_rotation_of(y, problem, "ForwardModelledFilter").to(torch.float64)
-        if y.shape[-3] < self.components + 2:
+        if y.ndim == 4:
+            raise InputError(
+                f"ForwardModelledFilter expects a cube (T, H, W) of one wavelength, got {tuple(y.shape)}; use PACO"
+            )
+        if len(y) < self.components + 2:
             raise InputError(
                 f"ForwardModelledFilter expects {self.components + 2} frames or more for {self.components} components, "
-                f"got {y.shape[-3]}; take fewer"
+                f"got {len(y)}; take fewer"
             )
         distance = _distance(operator)
-        channels, planes = (y[None], operator.psf[None]) if y.ndim == 3 else (y, operator.psf)
-        tests = [self.tests(cube.double(), operator, psf, distance) for cube, psf in zip(channels, planes)]
-        score, precision = (torch.stack(parts) for parts in zip(*tests))
-        z = torch.where(precision > 0, score / torch.where(precision > 0, precision, 1.0).sqrt(), torch.nan)
-        spread = torch.stack([robust_deviation(each, distance, _SPREAD * operator.fwhm) for each in z])
-        score, precision = score / spread.square(), precision / spread.square()
-        flat = score.new_ones(1, len(score))
-        flux, variance, snr = (m[0] for m in combined(score, precision, flat, distance, operator.fwhm))
+        score, precision = self.tests(y.double(), operator, operator.psf, distance)
+        known = precision > 0
+        root = torch.where(known, precision, 1.0).sqrt()
+        z = torch.where(known, score / root, torch.nan)
+        spread = robust_deviation(z, distance, _SPREAD * operator.fwhm)
+        snr, sigma = z / spread, torch.where(known, spread / root, torch.nan)
         if operator._throughput is not None:
-            throughput = operator._throughput.to(flux)
-            flux, variance = flux / throughput, variance / throughput.square()
-            known = flux.isfinite() & variance.isfinite()
-            flux, variance, snr = (torch.where(known, v, torch.nan) for v in (flux, variance, snr))
-        sigma = variance.sqrt()
+            sigma = sigma / operator._throughput.to(sigma)
+            known = sigma.isfinite() & snr.isfinite()
+            snr, sigma = torch.where(known, snr, torch.nan), torch.where(known, sigma, torch.nan)
+        flux = snr * sigma
         found = []
         for peak in candidates_of(snr, self.threshold, operator.fwhm):
             row, column = round(peak.y), round(peak.x)

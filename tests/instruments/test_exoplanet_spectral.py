@@ -87,12 +87,9 @@ def searched(files, **changes):
     return type(search).__name__, *exoplanet.answer(search(measurement.y, measurement.problem), measurement)
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"), [({"joint_channels": False}, "PACO"), ({"method": "fmmf"}, "ForwardModelledFilter")]
-)
-def test_other_methods_find_them_too(files, changes, name):
-    search, _, figures = searched(files, components=3, **changes)
-    assert search == name
+def test_each_channel_by_itself_shows_them_too(files):
+    search, _, figures = searched(files, joint_channels=False)
+    assert search == "PACO"
     for planet in (RED, BLUE):
         assert any(np.hypot(c["x"] - planet.x, c["y"] - planet.y) < 1 for c in figures["candidates"])
 

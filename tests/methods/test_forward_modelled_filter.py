@@ -80,16 +80,6 @@ def test_signal_to_noise_is_normal_and_fluxes_are_what_was_put_in():
     assert float(torch.tensor(kept).mean()) == pytest.approx(1.0, abs=0.1)
 
 
-def test_channels_are_joined():
-    psf = torch.stack([gaussian_psf(1.4), gaussian_psf(1.6)])
-    operator = operator_of(psf)
-    cube = torch.stack([speckles(0), speckles(1)]) + operator.source((12.0, 27.0), torch.tensor([3.5, 3.5]))
-    found = ForwardModelledFilter(MODES)(cube, Problem(operator, Gaussian(1.0)))
-    assert [(round(c.x), round(c.y)) for c in found.candidates][:1] == [(27, 12)]
-    alone = ForwardModelledFilter(MODES)(cube[0], Problem(operator_of(psf[0]), Gaussian(1.0)))
-    assert float(found.snr[0, 12, 27]) > float(alone.snr[0, 12, 27])
-
-
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -110,5 +100,8 @@ def test_what_cannot_be_searched_is_refused():
         ForwardModelledFilter(19)(speckles(), problem)
     with pytest.raises(InputError, match="no.e; give larger frames"):
         ForwardModelledFilter(2, width=60.0)(speckles(), problem)
+    two = operator_of(torch.stack([gaussian_psf()] * 2))
+    with pytest.raises(InputError, match="one wavelength"):
+        ForwardModelledFilter(2)(torch.stack([speckles()] * 2), Problem(two, Gaussian(1.0)))
     with pytest.raises(InputError, match="finite cube"):
         ForwardModelledFilter(2)(torch.full((FRAMES, SIZE, SIZE), math.nan, dtype=torch.float64), problem)
