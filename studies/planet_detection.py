@@ -4,8 +4,8 @@
 Every method searches the same sequences. Peaks of its S/N map between one FWHM and the last whole ring are right within
 one FWHM of a source, which counts once; one threshold runs over all sequences of a family. The area is that of found
 over false (`DetectionCurve`), its error the deviation of 400 bootstraps over sequences. Maps of subtraction methods are
-small-sample S/N as normal deviates, which one threshold suits best. Their numbers of components are those with the
-largest area on six sequences of each family that are not counted (`choose`).
+small-sample S/N as normal deviates, which one threshold suits best. Principal components leave out one FWHM about the
+star, and are as many as give the largest area on six sequences of each family that are not counted (`choose`).
 
 The sources that PACO finds at S/N ≥ 5 are measured by `fit_source`: errors over the deviations that are stated and over
 the Cramér–Rao bound, and how often intervals hold.
@@ -64,7 +64,8 @@ def components(folder: Path, annuli: bool) -> Maps:
 def adi(family: str, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
     operator = problem_of(family).operator
     gap = GAP if max(operator.degrees) - min(operator.degrees) > LITTLE else GAP / 2
-    return ob.methods.PrincipalComponentADI(count, annuli=RING * operator.fwhm if annuli else None, gap=gap)
+    width = RING * operator.fwhm if annuli else None
+    return ob.methods.PrincipalComponentADI(count, inner_radius=operator.fwhm, annuli=width, gap=gap)
 
 
 def deep(folder: Path, seed: int) -> Maps:
