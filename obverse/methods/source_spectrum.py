@@ -51,7 +51,8 @@ def flux_without_trace(left: Callable[[float], tuple[float, float]]) -> tuple[fl
         left: s and σ for a given f.
 
     Example:
-        >>> flux_without_trace(lambda f: (0.5 * (3.0 - f), 0.1))
+        >>> flux, sigma = flux_without_trace(lambda f: (0.5 * (3.0 - f), 0.1))
+        >>> round(flux, 3), round(sigma, 3)
         (3.0, 0.2)
     """
     flux, slope, sigma = 0.0, 1.0, 0.0

@@ -28,6 +28,7 @@ class SourceDetector(nn.Module):
         blocks: residual blocks a level.
 
     Example:
+        >>> import torch
         >>> fresh = SourceDetector(3, widths=(8, 16))
         >>> x = torch.full((1, 3, 9, 9), 4.0)
         >>> fresh(x).shape, fresh(x)[0, 0, 4, 4].item()
