@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..learning import train_deep_paco
-from ..methods.base import Callback
+from ..methods.base import Callback, silent
 from ..methods.detection import Detection
 from ..problem import Problem
 
@@ -32,6 +32,7 @@ class SelfTrained:
         Raises:
             InputError: the operator is no FieldRotation, there are several channels, or too few frames.
         """
-        told = {} if callback is None else {"callback": callback}
-        search = train_deep_paco(y, problem, seed=self.seed, steps=self.steps, threshold=self.threshold, **told)
+        search = train_deep_paco(
+            y, problem, seed=self.seed, steps=self.steps, threshold=self.threshold, callback=callback or silent
+        )
         return search(y, problem)
