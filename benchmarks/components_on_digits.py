@@ -131,10 +131,19 @@ def measured(
     """A row of figures for each named method, and for its control; `pixels` of those `counted`, or of all."""
     rows = []
     for name, method in methods.items():
-        began = time.process_time()
-        posteriors = [method(y, problem) for _, y, problem in found]
+        began, answered = time.process_time(), []
+        for x, y, problem in found:
+            try:
+                answered.append((x, method(y, problem)))
+            except ob.methods.CovarianceError as error:
+                print(f"{name}: {error}", flush=True)
         seconds = (time.process_time() - began) / len(found)
-        errors = torch.stack([x - posterior.mean for (x, _, _), posterior in zip(found, posteriors)]).flatten(1)
+        refused = len(found) - len(answered)
+        if len(answered) < 2:
+            rows.append({"method": name, "without a covariance": refused, "seconds": round(seconds, 5)})
+            continue
+        posteriors = [posterior for _, posterior in answered]
+        errors = torch.stack([x - posterior.mean for x, posterior in answered]).flatten(1)
         leading = [posterior.components(RANK) for posterior in posteriors]
         U = torch.stack([one.directions.flatten(1) for one in leading])
         variances = torch.stack([one.variances for one in leading])
@@ -142,7 +151,7 @@ def measured(
         cost = {"evaluations": posteriors[0].diagnostics.get("evaluations"), "seconds": round(seconds, 5)}
         scores = [density(error, posterior) for error, posterior in zip(errors, posteriors)]
         score = None if None in scores else float(np.mean(np.asarray(scores, dtype=float)))
-        first = figures(errors, U, variances, std, counted) | {"score": score} | cost
+        first = figures(errors, U, variances, std, counted) | {"score": score, "without a covariance": refused} | cost
         rows += [{"method": name, **first}, {"method": f"{name}, others' components", **share(errors, U.roll(1, 0))}]
         for row in rows[-2:]:
             print(json.dumps(row))

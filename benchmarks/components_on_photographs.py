@@ -5,10 +5,11 @@ of recipes/natural-components.yaml and recipes/natural-conditional-vae.yaml. Fig
 components_on_digits.py; `pixels` counts the hole's alone, since the others are seen. Beside the networks, on the first
 of the same crops: `LocalGaussian` and draws by diffusion with the shipped gradient-step denoiser, which knows nothing
 of holes. The level of `LocalGaussian` is that of LEVELS at which, over four crops of the validation pictures, variance
-and squared error are nearest to each other.
+and squared error are nearest to each other; at 0.2 and above the network's Jacobian is of no use within a hole.
 
-    OBVERSE_DATA=../shared/data python benchmarks/components_on_photographs.py COMPONENTS AUTOENCODER
-        prints its rows, writes the JSON and a picture of each network, beside this file
+    OBVERSE_DATA=../shared/data python benchmarks/components_on_photographs.py WEIGHTS WEIGHTS [networks] [beside]
+        prints its rows, writes the JSON and a picture of each network, beside this file; "networks" and "beside" are
+        the two halves, and either may run alone
 """
 
 import json
@@ -28,36 +29,37 @@ from obverse.learning.simulation import Simulation
 from obverse.noise.base import stream
 
 SIDE, HOLE, NOISE = 64, 35, 0.02
-COUNT, FEWER = 200, 12  # crops, and those for methods that take many seconds each
+COUNT, FEWER = 100, 8  # crops, and those for methods that take many seconds each
 DRAWS = 32
-LEVELS = (0.1, 0.2, 0.4, 0.8)
+LEVELS = (0.1, 0.15)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    files = dict(zip(("component network", "conditional autoencoder"), sys.argv[1:3], strict=True))
-    networks: Mapping[str, Method] = {
-        "component network": ob.methods.ComponentNetwork.load(files["component network"]),
-        "conditional autoencoder": ob.methods.ConditionalVAE.load(files["conditional autoencoder"]),
-    }
-    found = items("test", COUNT)
-    hidden = hole(found)
-    rows = [{"crops": COUNT, **row} for row in measured(networks, found, hidden)]
     beside = Path(__file__)
-    for name, network in networks.items():
-        picture(network, found[:6], SIDE).save(beside.with_name(f"{beside.stem}_{name.replace(' ', '_')}.png"))
-    denoiser = ob.priors.load("natural-gray-gradient")
-    level, ratios = chosen_level(denoiser)
-    methods: Mapping[str, Method] = {
-        **networks,
-        f"LocalGaussian, level {level}": local_gaussian(denoiser, level),
-        f"{DRAWS} draws, diffpir": ob.methods.Diffusion(denoiser, "diffpir", samples=DRAWS, rank=RANK),
-        f"{DRAWS} draws, mmps": ob.methods.Diffusion(denoiser, "mmps", samples=DRAWS, rank=RANK),
+    file = beside.with_suffix(".json")
+    networks: Mapping[str, Method] = {
+        "component network": ob.methods.ComponentNetwork.load(sys.argv[1]),
+        "conditional autoencoder": ob.methods.ConditionalVAE.load(sys.argv[2]),
     }
-    rows += [{"crops": FEWER, **row} for row in measured(methods, found[:FEWER], hidden)]
-    versions = {"torch": torch.__version__, "obverse": ob.__version__, "threads": torch.get_num_threads()}
-    facts = {"variance over squared error at each level": ratios, "rows": rows, **versions}
-    beside.with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+    found, facts = items("test", COUNT), {}
+    if "networks" in sys.argv[3:] or len(sys.argv) == 3:
+        facts["networks"] = [{"crops": COUNT, **row} for row in measured(networks, found, hole(found))]
+        for name, network in networks.items():
+            picture(network, found[:6], SIDE).save(beside.with_name(f"{beside.stem}_{name.replace(' ', '_')}.png"))
+    if "beside" in sys.argv[3:] or len(sys.argv) == 3:
+        denoiser = ob.priors.load("natural-gray-gradient")
+        level, facts["variance over squared error at each level"] = chosen_level(denoiser)
+        methods: Mapping[str, Method] = {
+            **networks,
+            f"LocalGaussian, level {level}": local_gaussian(denoiser, level),
+            f"{DRAWS} draws, diffpir": ob.methods.Diffusion(denoiser, "diffpir", samples=DRAWS, rank=RANK),
+            f"{DRAWS} draws, mmps": ob.methods.Diffusion(denoiser, "mmps", samples=DRAWS, rank=RANK),
+        }
+        facts["beside"] = [{"crops": FEWER, **row} for row in measured(methods, found[:FEWER], hole(found))]
+    facts |= {"torch": torch.__version__, "obverse": ob.__version__, "threads": torch.get_num_threads()}
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(before | facts, indent=1) + "\n")
 
 
 def items(part: str, count: int) -> list[tuple[Tensor, Tensor, ob.Problem]]:
@@ -95,7 +97,7 @@ def chosen_level(denoiser) -> tuple[float, dict[float, float]]:
         errors = [float((p.mean - x).square().sum()) for p, (x, _, _) in zip(posteriors, known)]
         ratios[level] = sum(float(p.std.square().sum()) for p in posteriors) / sum(errors)
         print(f"level {level}: variance over squared error {ratios[level]:.2f}", flush=True)
-    return min(ratios, key=lambda level: abs(math.log(ratios[level]))), ratios
+    return min(ratios, key=lambda level: abs(math.log(max(ratios[level], 1e-9)))), ratios
 
 
 if __name__ == "__main__":
