@@ -82,9 +82,9 @@ def test_a_library_of_spectra_tells_the_planets_apart(files, tmp_path):
         return max(c["snr"] for c in answer if np.hypot(c["x"] - planet.x, c["y"] - planet.y) < 1)
 
     for planet, right, wrong in ((RED, "red", "blue"), (BLUE, "blue", "red")):
-        best = snr(answers[right], planet)
-        assert best > 1.1 * snr(answers[wrong], planet)
-        assert best - 1 < snr(answers["both"], planet) < best, "of two the better one, less what the choice costs"
+        best, worse = snr(answers[right], planet), snr(answers[wrong], planet)
+        assert best > 1.1 * worse
+        assert worse < snr(answers["both"], planet) < best, "of two the better one, less what the choice costs"
 
 
 def test_each_channel_by_itself_shows_them_too(files):
