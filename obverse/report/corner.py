@@ -16,7 +16,8 @@ from .contents import Contents
 
 _MOST = 6  # candidates that are drawn
 _CELLS, _BINS = 24, 30  # of a pair along each axis, and of a histogram
-_SIDE, _GAP, _LEFT, _TOP, _BOTTOM = 150, 12, 64, 34, 46  # of a panel in units of the picture, and around
+_SIDE, _GAP = 150, 12  # of a panel in units of the picture
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 40, 34, 46  # around all; titles are wider than their panel
 _SHARES = ((0.95, 0.22), (0.68, 0.5))  # of the draws, and how dark their cells are
 _NAMES = {
     "separation_mas": "separation (mas)",
@@ -63,7 +64,8 @@ def _corner(columns: dict[str, np.ndarray], name: str) -> str:
     names, values = list(columns), list(columns.values())
     limits = [_limits(v) for v in values]
     count = len(names)
-    width, height = _LEFT + count * (_SIDE + _GAP), _TOP + count * (_SIDE + _GAP) + _BOTTOM
+    width = _LEFT + count * (_SIDE + _GAP) + _RIGHT
+    height = _TOP + count * (_SIDE + _GAP) + _BOTTOM
     title = escape(f"Posterior of candidate {name}: {', '.join(names)}")
     parts = [f'<svg class="plot" viewBox="0 0 {width} {height}" role="img" aria-label="{title}"><title>{title}</title>']
     for row in range(count):
