@@ -18,11 +18,9 @@ import time
 from pathlib import Path
 
 import torch
+from paco_is_calibrated_and_fast import noise, problem_of
 
 from obverse.methods import PACO
-from obverse.noise import Gaussian
-from obverse.operators import FieldRotation
-from obverse.problem import Problem
 
 SIZE, WIDTH, RADIUS, ARC = 81, 2.0, 2, 80.0
 LEVELS = (3.0, 4.0, 5.0)
@@ -49,13 +47,12 @@ def main() -> int:
 def measured(kind: str, frames: int, sequences: int) -> dict:
     side = torch.arange(9, dtype=torch.float64) - 4
     psf = torch.exp(-(side[:, None].square() + side.square()) * 4 * math.log(2) / WIDTH**2)
-    operator = FieldRotation((1, SIZE, SIZE), torch.linspace(0, ARC, frames), psf, dtype=torch.float64)
-    problem = Problem(operator, Gaussian(1.0))
+    problem = problem_of(torch.linspace(0, ARC, frames), psf, SIZE)
     place = torch.arange(SIZE, dtype=torch.float64) - SIZE // 2
     away = torch.hypot(place[:, None], place) > 3
     began, maps, wrong = time.process_time(), [], []
     for seed in range(sequences):
-        cube = noise(kind, frames, psf, seed)
+        cube = noise(kind, frames, psf, SIZE, seed)
         maps.append(PACO(RADIUS).maps(cube, problem)[2][0][away])
         if seed % 10 == 0:
             wrong.append(math.sqrt(2) * PACO(RADIUS, calibration=None).maps(cube, problem)[2][0][away])
@@ -86,16 +83,6 @@ def rates(maps: list[torch.Tensor]) -> dict[str, dict[str, float]]:
             "pixels": int(round(float(each.mean()) * pixels)),
         }
     return found
-
-
-def noise(kind: str, frames: int, psf: torch.Tensor, seed: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    white = torch.randn(frames, SIZE, SIZE, generator=generator, dtype=torch.float64)
-    if kind == "white":
-        return white
-    margin = SIZE + len(psf) - 1
-    wide = torch.randn(frames, 1, margin, margin, generator=generator, dtype=torch.float64)
-    return 3 * torch.nn.functional.conv2d(wide, (psf / psf.norm())[None, None])[:, 0] + 0.3 * white
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def simulated(kind: str, frames: int, arc: float, cubes: int) -> dict:
     squares: dict = {"leave-one-out": [], "paper": [], "half of S": []}
     counts = {level: [] for level in (3, 4, 5)}
     for seed in range(cubes):
-        cube = noise(kind, frames, psf, seed)
+        cube = noise(kind, frames, psf, SIZE, seed)
         ours = PACO(patch_radius=4).maps(cube, problem)[2][0]
         paper = PACO(patch_radius=4, calibration=None).maps(cube, problem)[2][0]
         for name, snr in zip(squares, (ours, paper, paper * math.sqrt(2.0))):
@@ -114,12 +114,13 @@ def simulated(kind: str, frames: int, arc: float, cubes: int) -> dict:
     return row
 
 
-def noise(kind: str, frames: int, psf: torch.Tensor, seed: int) -> torch.Tensor:
+def noise(kind: str, frames: int, psf: torch.Tensor, size: int, seed: int) -> torch.Tensor:
+    """White noise, or speckles as wide as the PSF with a little of it: `(frames, size, size)`."""
     generator = torch.Generator().manual_seed(seed)
-    white = torch.randn(frames, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    white = torch.randn(frames, size, size, generator=generator, dtype=torch.float64)
     if kind == "white":
         return white
-    margin = SIZE + len(psf) - 1
+    margin = size + len(psf) - 1
     wide = torch.randn(frames, 1, margin, margin, generator=generator, dtype=torch.float64)
     return 3 * torch.nn.functional.conv2d(wide, (psf / psf.norm())[None, None])[:, 0] + 0.3 * white
 

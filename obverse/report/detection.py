@@ -184,8 +184,8 @@ def detection_claims(contents: Contents) -> tuple[str, str]:
         "source; of a bright one it takes more.",
     }.get(
         contents.run["diagnostics"].get("throughput"),
-        "Fluxes of candidates are those that fit best; the maps, and the limits, show what the test finds of a source, "
-        "which is less where the method takes part of it for speckles.",
+        "Fluxes of candidates are those that fit best; the maps, and limits that are not corrected, show what the test "
+        "finds of a source, which is less where the method takes part of it for speckles.",
     )
     return (
         "What the maps claim",
