@@ -12,10 +12,11 @@ central differences. With
 
     R = Σ_t ∂μ_tᵀ C₋ₜ⁻¹ (∂μ_t − mean over the other frames of ∂μ)
 
-and κ the mean of b²/a over the patches and frames, G varies by κ R, and θ by J⁻¹ κ R J⁻ᵀ: the covariance that is
-reported. Where frames are independent and C is the truth J = R, and this is the Cramér–Rao bound κ R⁻¹. Speckles that
-last for many frames are, where a source hides them, learned less well than elsewhere: J is then half of R, the
-deviation twice that of the bound, and so are the errors of injected sources.
+κ the mean of b²/a over the patches and frames, and γ the factor by which noise that lasts for several frames adds to
+the variance of sums (`source_tests`), G varies by γ κ R, and θ by J⁻¹ γ κ R J⁻ᵀ: the covariance that is reported. Where
+frames are independent and C is the truth J = R, γ = 1, and this is the Cramér–Rao bound κ R⁻¹. Speckles that last for
+many frames are, where a source hides them, learned less well than elsewhere: J is then half of R, the deviation twice
+that of the bound, and so are the errors of injected sources.
 
 Channels of a spectrum add their G/κ and R/κ. Their noise is correlated, and the covariance is multiplied by
 (Σ_lm r_lm √(P_l P_m)) / Σ P_l, with P_l the precision of the flux and r_lm the correlation of tests in two channels.
@@ -85,7 +86,7 @@ def hypothesis(
     tests = patches.tests(0.0, [source], left_out=left_out)
     precision = (tests.response[:, 0, 0] / tests.dispersion).sum()
     flux = (tests.score[:, 0] / tests.dispersion).sum() / precision
-    return float(flux), float((tests.inflation / precision).sqrt())
+    return float(flux), float((tests.inflation * tests.lasting / precision).sqrt())
 
 
 @torch.no_grad()
@@ -134,7 +135,7 @@ def fit_source(
             score = search.score(flux * search.source(place), linear)
         if slope is not linear.power and sizes[0] < _SMALL:
             inverse = torch.linalg.inv(slope)
-            covariance = _in_xy(inverse @ linear.power @ inverse.mT * linear.excess)
+            covariance = _in_xy(inverse @ linear.power @ inverse.mT * linear.excess * linear.lasting)
             bound = _in_xy(torch.linalg.inv(linear.power) * linear.excess)
             return FittedSource(flux, (float(place[0]), float(place[1])), covariance, bound, rounds, True)
     return FittedSource(flux, (float(place[0]), float(place[1])), _UNKNOWN, _UNKNOWN, rounds, False)
@@ -143,13 +144,14 @@ def fit_source(
 @dataclass(frozen=True, eq=False)
 class _Linear:
     """G/κ and R/κ of (flux, row, column) at one θ, summed over channels; the templates they were taken with, κ of each
-    channel, and by how much the correlation of channels widens the variance."""
+    channel, and by how much the correlation of channels, and that of frames, widens the variance."""
 
     score: Tensor
     power: Tensor
     templates: list[Tensor]
     dispersion: Tensor
     excess: Tensor
+    lasting: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,7 +190,8 @@ class _Search:
         kappa = tests.dispersion[:, None]
         power = (tests.response / kappa[..., None]).sum(0)
         score = (tests.score / kappa).sum(0)
-        return _Linear(score, (power + power.mT) / 2, [middle, *moved], tests.dispersion, tests.inflation)
+        power = (power + power.mT) / 2
+        return _Linear(score, power, [middle, *moved], tests.dispersion, tests.inflation, tests.lasting)
 
     def slope(self, flux: float, linear: _Linear) -> Tensor:
         """J/κ, by central differences along the templates."""
