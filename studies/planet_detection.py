@@ -7,14 +7,15 @@ over false (`DetectionCurve`), its error the deviation of 400 bootstraps over se
 small-sample S/N as normal deviates, which one threshold suits best. Principal components leave out one FWHM about the
 star, and are as many as give the largest area on six sequences of each family that are not counted (`choose`).
 
-The sources that PACO finds at S/N ≥ 5 are measured by `fit_source`: errors over the deviations that are stated and over
-the Cramér–Rao bound, and how often intervals hold.
+Sources of at least 8 σ, found or not, are measured by `fit_source`, from the pixel next to them: errors over the
+deviations that are stated and over the Cramér–Rao bound, and how often its intervals and those of `source_posterior`
+hold. (Of sources that were chosen by their S/N the flux is too high on average, whatever measures it.)
 
     export OBVERSE_DATA=../shared/data OMP_NUM_THREADS=1
     python studies/planet_detection.py choose FOLDER             components of the subtraction methods
     python studies/planet_detection.py train FOLDER "naco;simulated 80;…" SEED...        deep PACO
     python studies/planet_detection.py run FOLDER ["PACO;annular PCA;…" [FIRST LAST]]    what is there is not done again
-    python studies/planet_detection.py fit FOLDER [COUNT]
+    python studies/planet_detection.py fit FOLDER
     python studies/planet_detection.py judge FOLDER                   writes the JSON and the figure beside this
 """
 
@@ -27,13 +28,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from planet_sequences import FAMILIES, Sequence, background, distance_map, problem_of, ring_of, sequence
+from planet_sequences import FAMILIES, Sequence, background, deviation, distance_map, problem_of, ring_of, sequence
 from planet_table import curve, judge
 from torch import Tensor
 
 import obverse as ob
 from obverse.instruments.exoplanet_subtraction import Subtraction
 from obverse.learning import train_deep_paco
+from obverse.methods.paco_posterior import source_posterior
 from obverse.methods.paco_source import fit_source
 from obverse.methods.sky_channels import CHANNELS
 
@@ -43,7 +45,9 @@ RING = 3.0  # FWHM: width of the rings of annular PCA
 GAP, LITTLE = 0.5, 45.0  # FWHM, and the arc in degrees below which half of it has to do: nothing turns by more
 SCALES = (3, 4, 5)  # radii of multi-scale PACO
 NEVER = 1e6  # threshold: candidates are not measured
-SEEDS, STEPS, PERMUTATIONS = (0, 1), 200, 4  # of deep PACO
+SEEDS, PERMUTATIONS = (0, 1), 16  # of deep PACO
+MEASURED = 8.0  # σ: least flux of sources that are fitted
+DRAWS, CHAINS, LEVELS = 150, 2, (0.68, 0.95)  # of their posteriors
 NETWORK = {"kind": "SourceDetector", "inputs": CHANNELS, "widths": [8, 16, 32]}
 
 Maps = Callable[[Sequence, str], Tensor]  # a sequence and its family in, a map of S/N (H, W) out
@@ -103,7 +107,7 @@ def train(folder: Path, families: list[str], seeds: list[int]) -> None:
             if file.exists():
                 continue
             began = time.process_time()
-            trained = train_deep_paco(background(family, -1), problem_of(family), seed=seed, steps=STEPS)
+            trained = train_deep_paco(background(family, -1), problem_of(family), seed=seed)
             file.parent.mkdir(parents=True, exist_ok=True)
             (network,) = trained.networks
             ob.networks.save(file, network, {"network": NETWORK, "seconds": time.process_time() - began})
@@ -174,31 +178,38 @@ def choose(folder: Path) -> None:
             print(f"{key}: {areas}", flush=True)
 
 
-def fit(folder: Path, count: int) -> None:
-    """Flux and place of the sources that PACO finds at S/N ≥ 5, from all families in turn, until `count` are there."""
-    done = sum(len(json.loads(file.read_text())["rows"]) for file in folder.glob("*/fit/*.json"))
+def fit(folder: Path) -> None:
+    """Flux and place of the brighter sources."""
     for index in range(SEQUENCES):
         for family in FAMILIES:
-            file, found = folder / family / "fit" / f"{index}.json", folder / family / "PACO" / f"{index}.json"
-            if done >= count or file.exists() or not found.exists():
+            file = folder / family / "fit" / f"{index}.json"
+            if file.exists():
                 continue
-            drawn, rows = sequence(family, index), []
-            radius = max(1, int(drawn.problem.operator.fwhm))
-            for snr, r, source, x, y in json.loads(found.read_text())["peaks"]:
-                if snr < 5 or source is None:
-                    continue
-                began = time.process_time()
-                result = fit_source(drawn.cube, drawn.problem.operator, (y, x), radius)
-                row, column = drawn.places[source]
-                error = (result.flux - drawn.fluxes[source], result.position[1] - column, result.position[0] - row)
-                rows.append(
-                    {"snr": snr, "distance": r, "flux": drawn.fluxes[source], "error": error}
-                    | {"seconds": time.process_time() - began, "converged": result.converged}
-                    | {"covariance": result.covariance, "bound": result.bound}
-                )
-            write(file, {"rows": rows})
-            done += len(rows)
-            print(f"{family} {index}: {done} sources measured", flush=True)
+            drawn, operator = sequence(family, index), problem_of(family).operator
+            bright = [
+                (place, flux)
+                for place, flux in zip(drawn.places, drawn.fluxes)
+                if flux >= MEASURED * float(deviation(family)[round(math.dist(place, operator.centre))])
+            ]
+            write(file, {"rows": [measured(drawn.cube, operator, *each) for each in bright]})
+            print(f"{family} {index}: {len(bright)} sources measured", flush=True)
+
+
+def measured(cube: Tensor, operator: ob.operators.FieldRotation, place: tuple[float, float], flux: float) -> dict:
+    """A source's errors of flux, x and y, what is stated of them, and whether the posterior's intervals hold."""
+    began, radius = time.process_time(), max(1, int(operator.fwhm))
+    result = fit_source(cube, operator, (float(round(place[0])), float(round(place[1]))), radius)
+    seconds = time.process_time() - began
+    truth = torch.tensor([flux, place[1], place[0]], dtype=torch.float64)
+    error = torch.tensor([result.flux, result.position[1], result.position[0]], dtype=torch.float64) - truth
+    row = {"distance": math.dist(place, operator.centre), "flux": flux, "error": error.tolist(), "seconds": seconds}
+    row |= {"converged": result.converged, "covariance": result.covariance, "bound": result.bound}
+    if result.converged and result.flux > 0:
+        posterior = source_posterior(cube, operator, result, radius, draws=DRAWS, chains=CHAINS)
+        ends = [posterior.interval(level) for level in LEVELS]
+        row |= {"held": [((low <= truth) & (truth <= high)).tolist() for low, high in (e.unbind(1) for e in ends)]}
+        row |= {"rhat": posterior.rhat}
+    return row
 
 
 def main() -> None:
@@ -213,7 +224,7 @@ def main() -> None:
     elif command == "train":
         train(Path(rest[0]), rest[1].split(";"), [int(seed) for seed in rest[2:]])
     elif command == "fit":
-        fit(Path(rest[0]), int(rest[1]) if len(rest) > 1 else 150)
+        fit(Path(rest[0]))
     else:
         judge(Path(rest[0]), Path(__file__))
 

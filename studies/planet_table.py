@@ -143,6 +143,8 @@ def fitted(folder: Path) -> dict:
     flux = torch.tensor([row["flux"] for row in good], dtype=torch.float64)
     place = error[:, 1:].square().sum(1)
 
+    held = torch.tensor([row["held"] for row in good if "held" in row], dtype=torch.float64).mean(0)
+
     def three(values: Tensor) -> dict[str, float]:
         return {name: round(float(value), 3) for name, value in zip(("flux", "x", "y"), values)}
 
@@ -154,6 +156,9 @@ def fitted(folder: Path) -> dict:
         "root mean square of error over Cramér-Rao bound": three(over.square().mean(0).sqrt()),
         "68 % intervals hold": three((z.abs() < 0.9945).double().mean(0)),
         "95 % intervals hold": three((z.abs() < 1.96).double().mean(0)),
+        "68 % intervals of the posterior hold": three(held[0]),
+        "95 % intervals of the posterior hold": three(held[1]),
+        "largest R-hat": round(max(row["rhat"] for row in good if "held" in row), 3),
         "68 % regions of all three hold": round(float((joint < 3.506).double().mean()), 3),
         "95 % regions of all three hold": round(float((joint < 7.815).double().mean()), 3),
         "mean error of flux over flux": round(float((error[:, 0] / flux).mean()), 3),

@@ -62,7 +62,7 @@ class Settings(BaseModel):
         "minutes; fmmf: principal components, and a matched filter for what they leave of a source; pca and "
         "median-adi: subtraction, with small-sample S/N",
     )
-    training_steps: int = Field(500, ge=1, le=100_000, description="of deep-paco's training")
+    training_steps: int = Field(300, ge=1, le=100_000, description="of the U-Net of deep-paco")
     components: int = Field(10, ge=1, le=500, description="of pca and fmmf that are taken off")
     threshold: float = Field(5.0, gt=0, le=100, description="S/N from which a peak is a candidate")
     posterior_draws: int = Field(

@@ -1,14 +1,17 @@
-"""Samples to train deep PACO with: the very cube, its frames in a random order, with sources put in.
+"""Samples to train deep PACO with: the very cube, its frames shuffled, with sources put in.
 
     y'_t = y_{π(t)} + Σ_s f_s h(· − φ_t(p_s))
 
-π is a random order against the angles, which stay: a planet that is in the cube is then smeared, and its noise is that
-of the cube. The statistics of the patches are learned again with the sources in (`frame_tests`), so that what they lose
-to them is part of the sample. Places are uniform in their distance from the star; of a source's S/N, as PACO would have
-it, the logarithm is uniform. For that the part of a faint source's S/N that the statistics leave is measured first, on
-a few sources at S/N of a few: half of it, with as many pixels in a patch as there are frames.
+π is a shuffled order against the angles, which stay: noise lasts as it did, and a planet that is in the cube is smeared
+(`frame_tests`); those that PACO finds are taken out before. The statistics of the patches are learned again with the
+sources in, so that what they lose to them is part of the sample. Places are uniform in their distance from the star; of
+a source's S/N, as PACO would have it, the logarithm is uniform. For that the part of a faint source's S/N that the
+statistics leave is measured first, on a few sources at S/N of a few: half of it, with as many pixels in a patch as
+there are frames.
 
-What is to be found is the disc of one FWHM about each source.
+What is to be found is the middle of each source, a disc of half a FWHM; what lies about it, within 1.5 FWHM, is neither
+source nor background. A network that is to mark whole discs learns to look beside each place for the peak that it is
+part of, which blurs the map, and then ranks peaks worse than S/N does.
 """
 
 __all__ = ["PlanetSample", "PlanetSamples"]
@@ -21,9 +24,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..methods import PACO
-from ..methods.deep_paco import single_wavelength
-from ..methods.frame_tests import TestedCube
-from ..methods.sky_channels import SkyChannels
+from ..methods.deep_paco import single_wavelength, taken_out
+from ..methods.frame_tests import TestedCube, shuffled
+from ..methods.sky_channels import SkyChannels, radii_of
 from ..noise.base import stream
 from ..problem import Problem
 
@@ -32,14 +35,16 @@ _ROOM = 100.0  # squares of a FWHM for one source
 _MOST = 6  # sources at once
 _APART = 3.0  # FWHM between them
 _TRIES = 50
+_MIDDLE, _ABOUT = 0.25, 1.5  # FWHM: radii of what is to be found, and of what is not background
 _PROBES, _FAINT = 6, 5.0  # sources that measure what is left of their S/N, and what it would be
 
 
 class PlanetSample(NamedTuple):
-    """Channels `(C, H, W)` and the target `(H, W)`, 1 in the discs."""
+    """Channels `(C, H, W)`; the target `(H, W)`, 1 in the discs; and which pixels count, `(H, W)`, 1 or 0."""
 
     channels: Tensor
     target: Tensor
+    counted: Tensor
 
 
 class PlanetSamples:
@@ -64,9 +69,12 @@ class PlanetSamples:
         operator, radius = single_wavelength(paco, cube, problem)
         self.operator, self.seed = operator.to(torch.float32), seed
         self._fwhm = operator.fwhm
-        sigma = paco.maps(cube, problem)[1][0].float()
-        self._tested = TestedCube(cube, operator.psf, radius)
-        self._sky = SkyChannels(operator, self._tested.tests)
+        flux, sigma, snr = (each[0] for each in paco.maps(cube, problem))
+        found = taken_out(cube, operator, radius, (flux, sigma, snr))
+        empty, sigma = sum(found, start=cube), sigma.float()
+        self._tested = [TestedCube(empty, operator.psf, each) for each in radii_of(radius)]
+        self._frames = len(cube)
+        self._sky = SkyChannels(operator, self._tested[0].tests)
         height, width = sigma.shape
         rows, columns = torch.arange(height) - operator.centre[0], torch.arange(width) - operator.centre[1]
         self._distance = rows[:, None].hypot(columns)
@@ -84,9 +92,12 @@ class PlanetSamples:
     def item(self, index: int) -> PlanetSample:
         """Sample `index`."""
         generator = stream(self.seed, index)
-        order = torch.randperm(len(self._tested.tests.matched), generator=generator)
+        order = shuffled(self._frames, generator)
         places, fluxes = self._drawn(generator)
-        return PlanetSample(self._seen(places, fluxes, order), self._target(places))
+        about = self._discs(places, _ABOUT)
+        target = self._discs(places, _MIDDLE) * self.covered
+        counted = self.covered * torch.maximum(1 - about, target)
+        return PlanetSample(self._seen(places, fluxes, order), target, counted)
 
     def _drawn(self, generator: torch.Generator) -> tuple[list[tuple[float, float]], list[float]]:
         """Places (row, column) and fluxes of sources."""
@@ -109,20 +120,21 @@ class PlanetSamples:
         """Channels of the cube in an order of its frames, with sources."""
         back = torch.argsort(order)
         sources = [self.operator.source(place, flux)[back] for place, flux in zip(places, fluxes)]
-        return self._sky(self._tested.with_sources(sources).ordered(order))
+        return self._sky([each.with_sources(sources).ordered(order) for each in self._tested])
 
-    def _target(self, places: list[tuple[float, float]]) -> Tensor:
-        target = torch.zeros_like(self._sigma)
-        rows, columns = torch.arange(len(target)), torch.arange(target.shape[1])
+    def _discs(self, places: list[tuple[float, float]], radius: float) -> Tensor:
+        """1 within `radius` FWHM of each place, and at the pixel next to it: `(H, W)`."""
+        discs = torch.zeros_like(self._sigma)
+        rows, columns = torch.arange(len(discs)), torch.arange(discs.shape[1])
         for row, column in places:
-            target[(rows - row)[:, None].hypot(columns - column) <= self._fwhm / 2] = 1.0
-        return target
+            discs[(rows - row)[:, None].hypot(columns - column) <= max(radius * self._fwhm, 2**-0.5)] = 1.0
+        return discs
 
     def _kept(self) -> float:
         """By how much S/N grows at a source of σ times `_FAINT`, over that, on average."""
         generator, self.kept = stream(self.seed + 1, 0), 1.0
-        order = torch.arange(len(self._tested.tests.matched))
-        before, grown = self._sky(self._tested.tests)[0], []
+        order = torch.arange(self._frames)
+        before, grown = self._seen([], [], order)[0], []
         while len(grown) < _PROBES:
             places, _ = self._drawn(generator)
             pixels = [(round(row), round(column)) for row, column in places]

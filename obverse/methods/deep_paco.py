@@ -1,13 +1,14 @@
 """Deep PACO: a network, trained on the very frames, looks for point sources in what PACO makes of them.
 
-The frames' patches are tested (`frame_tests`) and turned to the sky (`sky_channels`); the network answers with a logit
-at each place, the mean over the eight symmetries of a square and over the networks of an ensemble. PACO takes frames to
-be independent and patches to be normal, and tests one place at a time. The network has seen what else there is:
-speckles that are bright in few frames, their shape, the trace that a source leaves beside itself in the statistics.
+The frames' patches are tested (`frame_tests`), turned to the sky and summed in several ways (`sky_channels`); the
+network answers with a logit at each place, the mean over the eight symmetries of a square and over the networks of an
+ensemble. PACO takes frames to be independent and patches to be normal and of one size, and tests one place at a time.
+The network has seen what else there is: noise with heavy tails, which size of patch tells most of it, the trace that a
+source leaves beside itself in the statistics.
 
-A logit has no scale of its own. It is calibrated on the same cube with its frames in random orders, in which no source
-adds up in one place and noise is what it was: the score is the normal deviate that is as rare among the logits there
-(`null_law`), pooled over the map. It takes noise to be exchangeable between frames, as PACO does.
+A logit has no scale of its own. It is calibrated on the same cube with its frames shuffled, in which no source adds up
+in one place and noise lasts as it did: the score is the normal deviate that is as rare among the logits there
+(`null_law`), pooled over the map. What PACO finds is taken out of the frames first, and is not null.
 
 Flux and its standard deviation at each place, and the flux, place and covariance of each candidate, are those of PACO,
 whose fit is free of bias: a network that is trained on a few thousand sources has nothing to add to it.
@@ -33,10 +34,10 @@ from ..problem import Problem
 from ..solvers.result import Status
 from .base import Callback, silent
 from .detection import Detection, candidates_of
-from .frame_tests import TestedCube
+from .frame_tests import FEWEST_FRAMES, TestedCube, shuffled
 from .null_law import FEWEST, NullLaw
 from .paco import PACO
-from .sky_channels import BINS, SkyChannels, turned
+from .sky_channels import SkyChannels, radii_of, turned
 
 _SYMMETRIES = 8
 
@@ -47,7 +48,7 @@ class DeepPACO:
 
     Args:
         networks: each from channels `(B, C, H, W)` to logits `(B, 1, H, W)`, such as `networks.SourceDetector`.
-        patch_radius: of the patches, in pixels; by default that of `PACO`.
+        patch_radius: of the patches, in pixels; by default that of `PACO`. One more and one less are used as well.
         threshold: score from which a peak is a candidate; 5 is usual.
         permutations: orders of the frames that the score is calibrated with; of small frames more are taken, as the
             tail of the score's law needs.
@@ -61,7 +62,7 @@ class DeepPACO:
         >>> y, x = torch.meshgrid(torch.arange(-3.0, 4.0), torch.arange(-3.0, 4.0), indexing="ij")
         >>> A = ob.operators.FieldRotation((1, 25, 25), torch.linspace(0, 90, 20), torch.exp(-(x**2 + y**2) / 2))
         >>> noise = torch.randn(20, 25, 25, generator=torch.Generator().manual_seed(0))
-        >>> fresh = ob.networks.SourceDetector(13, widths=(8, 16))  # not trained: it ranks as PACO does
+        >>> fresh = ob.networks.SourceDetector(18, widths=(8, 16))  # not trained: it ranks as PACO does
         >>> search = DeepPACO([fresh])
         >>> found = search(noise + A.source((12.0, 20.0), 3.0), ob.Problem(A, ob.noise.Gaussian(1.0)))
         >>> [(round(c.x), round(c.y)) for c in found.candidates]
@@ -102,13 +103,15 @@ class DeepPACO:
         paco = PACO(self.patch_radius, self.threshold)
         operator, radius = single_wavelength(paco, cube, problem)
         flux, sigma, snr = paco.maps(cube, problem)
-        tested = TestedCube(cube, operator.psf, radius)
-        sky = SkyChannels(operator, tested.tests)
-        logit = self._logit(sky(tested.tests))
+        tested = [TestedCube(cube, operator.psf, each) for each in radii_of(radius)]
+        sky = SkyChannels(operator, tested[0].tests)
+        logit = self._logit(sky([each.tests for each in tested]))
         null, count = [], max(self.permutations, math.ceil(FEWEST / int(sky.covered.sum())))
+        removed = taken_out(cube, operator, radius, (flux[0], sigma[0], snr[0]))
+        empty = [each.with_sources(removed) for each in tested]
         for index in range(count):
-            order = torch.randperm(len(cube), generator=stream(self.seed, index))
-            null.append(self._logit(sky(tested.tests.ordered(order)))[sky.covered])
+            order = shuffled(len(cube), stream(self.seed, index))
+            null.append(self._logit(sky([each.ordered(order) for each in empty]))[sky.covered])
             callback(index + 1, count, 0.0)
         law = NullLaw.learned(torch.stack(null))
         known = sky.covered & snr[0].isfinite()
@@ -128,7 +131,7 @@ class DeepPACO:
         }
         message = (
             f"every place that at least half of the frames see was tested; candidates with a score of at least "
-            f"{self.threshold:g}: {len(peaks)}; with the frames in random orders the largest score of a map is "
+            f"{self.threshold:g}: {len(peaks)}; with the frames shuffled the largest score of a map is "
             f"{diagnostics['permuted_maximum']:.1f} on average"
         )
         status = Status(True, "closed-form", message)
@@ -153,6 +156,14 @@ def single_wavelength(paco: PACO, cube: Tensor, problem: Problem) -> tuple[Field
     operator, radius = paco._prepared(cube, problem)
     if cube.ndim != 3:
         raise InputError(f"DeepPACO expects one wavelength, a cube (T, H, W), got {tuple(cube.shape)}; use PACO")
-    if len(cube) < BINS:
-        raise InputError(f"DeepPACO expects at least {BINS} frames, got {len(cube)}; use PACO")
+    if len(cube) < FEWEST_FRAMES:
+        raise InputError(f"DeepPACO expects at least {FEWEST_FRAMES} frames, got {len(cube)}; use PACO")
     return operator, radius
+
+
+def taken_out(cube: Tensor, operator: FieldRotation, radius: int, maps: tuple[Tensor, Tensor, Tensor]) -> list[Tensor]:
+    """What PACO finds at its usual threshold, given its flux, σ and S/N, with the opposite sign: each `(T, H, W)`."""
+    paco = PACO(radius)
+    peaks = candidates_of(maps[2], paco.threshold, operator.fwhm)
+    found = [paco._candidate(peak, cube, operator, radius, maps[0], maps[1])[0] for peak in peaks]
+    return [operator.source((each.y, each.x), -each.flux) for each in found]
