@@ -19,15 +19,34 @@ def understood(finding: Mapping[str, Any]) -> str:
 
 
 def lines(mapping: Mapping[str, Any]) -> str:
-    """A line an entry, lists below their name."""
+    """A line an entry, lists below their name.
+
+    Example:
+        >>> print(lines({"seconds": 4.92211, "candidates": [{"x": 62.2989, "snr": 13.36, "x_std": 0.15381}]}))
+        seconds: 4.922
+        candidates:
+          - x 62.3 ± 0.15, snr 13.36
+    """
     rows = []
     for key, value in mapping.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+            value = _row(value)
         elif isinstance(value, list):
-            value = "".join(f"\n  - {_short(v)}" for v in value) or "none"
-        rows.append(f"{key}: {_short(value)}")
+            value = "".join(f"\n  - {_row(v) if isinstance(v, dict) else _short(v)}" for v in value) or "none"
+        told = _short(value)
+        rows.append(f"{key}:{told}" if told.startswith("\n") else f"{key}: {told}")
     return "\n".join(rows)
+
+
+def _row(mapping: Mapping[str, Any]) -> str:
+    """Entries side by side, each with its standard deviation, which is named after it; lists are left to the files."""
+    parts = []
+    for key, value in mapping.items():
+        if key.endswith("_std") and key.removesuffix("_std") in mapping or isinstance(value, list):
+            continue
+        deviation = mapping.get(f"{key}_std")
+        parts.append(f"{key} {_short(value)}" + (f" ± {deviation:.2g}" if isinstance(deviation, float) else ""))
+    return ", ".join(parts)
 
 
 def _short(value: Any) -> str:
