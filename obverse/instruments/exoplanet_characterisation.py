@@ -1,9 +1,10 @@
 """What is added to a search on request: draws of each candidate's flux and place, and how much of a source is found.
 
 A search's maps show what the test finds of a source. Throughput η(r) is what part that is, from sources put into the
-frames: with PACO at the S/N of the threshold, and at that of being found in 95 % of the cases (`paco_throughput`); with
-a subtraction, which is linear enough, once for all (`contrast_curve`). Limits are divided by it, and are then fluxes of
-the source itself. For PACO the candidates that were measured are taken out of the frames first.
+frames: with PACO at the S/N of the threshold, at that which the few places near the star ask for, and at that of being
+found in 95 % of the cases (`paco_throughput`); with a subtraction, which is linear enough, once for all
+(`contrast_curve`). Limits are divided by it, and are then fluxes of the source itself. For PACO the candidates that
+were measured are taken out of the frames first.
 """
 
 __all__ = [
@@ -34,6 +35,7 @@ from ..methods.paco import PACO
 from ..methods.paco_posterior import SourcePosterior, source_posterior
 from ..methods.paco_source import fit_source
 from ..methods.paco_throughput import paco_throughput
+from ..methods.small_sample import places_at, student_factor
 from ..operators import FieldRotation
 from ..problem import Problem
 from .exoplanet_subtraction import Subtraction
@@ -48,7 +50,8 @@ class Characterised(Detection):
 
     Args:
         posteriors: of each candidate; None where it was not measured again.
-        throughput: rows of distance in pixels, η at the threshold, and η where 95 % are found, `(3, n)`; or None.
+        throughput: rows of distance in pixels, and η at the threshold, at that for few places, and where 95 % are
+            found, `(4, n)`; or None.
     """
 
     _: KW_ONLY
@@ -141,13 +144,15 @@ class Characterisation:
 
     def _of_paco(self, empty: Tensor, operator: FieldRotation, radius: int) -> Tensor:
         distances = _distances(operator)
-        levels = (self.search.threshold, self.search.threshold + float(norm.ppf(CERTAIN)))
+        threshold = self.search.threshold
+        few = [student_factor(places_at(r, operator.fwhm), threshold) for r in distances.tolist()]
+        levels = (threshold, few, threshold + float(norm.ppf(CERTAIN)))
         return torch.cat([distances[None], paco_throughput(empty, operator, radius, distances.tolist(), levels)])
 
     def _of_subtraction(self, y: Tensor, problem: Problem) -> Tensor:
         assert isinstance(self.search, Subtraction)
         curve = contrast_curve(self.search.combine, y, problem, 1.0)
-        return torch.stack([curve.radius, curve.throughput, curve.throughput]).double()
+        return torch.stack([curve.radius, *[curve.throughput] * 3]).double()
 
 
 def _distances(operator: FieldRotation) -> Tensor:

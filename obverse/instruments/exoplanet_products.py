@@ -27,7 +27,7 @@ from scipy.stats import norm
 
 from ..io import columns, fits
 from ..methods.detection import Candidate
-from ..methods.small_sample import student_factor
+from ..methods.small_sample import places_at, student_factor
 from ..volume import Volume
 from .exoplanet_characterisation import CERTAIN, QUANTILES, posterior_columns
 from .exoplanet_spectra import spectrum_rows, write_spectra
@@ -96,8 +96,9 @@ def contrast_curve(
         sigma: `(H, W)`, NaN where nothing is known.
         facts: as for `candidate_rows`, and `fwhm`.
         threshold: τ.
-        throughput: rows of distance, η at τ and η where 95 % are found, `(3, n)`: limits are divided by it, and none is
-            stated where it is NaN.
+        throughput: rows of distance, and η at τ, at the level for few places, and where 95 % are found, `(4, n)`:
+            limits are divided by it. None is stated where the first or the last is NaN, none for few places where the
+            second is.
 
     Returns:
         `separation` in pixels; `limit`: τ times the median of σ over the ring, over the star's flux where it is known;
@@ -111,7 +112,7 @@ def contrast_curve(
     for r in range(1, int(radius.max()) + 1):
         ring = sigma[np.abs(radius - r) <= 0.5]
         ring = ring[np.isfinite(ring)]
-        places = int(2 * math.pi * r / facts["fwhm"])
+        places = places_at(r, facts["fwhm"])
         # A ring that leaves the frame stands for its corners only.
         if places < 3 or len(ring) < math.pi * r:
             continue
@@ -124,8 +125,8 @@ def contrast_curve(
     if throughput is None:
         return curve
     at, *levels = throughput
-    share, share_95 = (np.interp(separation, at, level) for level in levels)
-    shares = {"limit": share, "limit_student": share, "limit_95": share_95}
+    share, share_few, share_95 = (np.interp(separation, at, level) for level in levels)
+    shares = {"limit": share, "limit_student": share_few, "limit_95": share_95}
     known = np.isfinite(share + share_95) & (share > 0)
     curve = {name: values / shares.get(name, 1.0) for name, values in curve.items()} | {"throughput": share}
     return {name: values[known] for name, values in curve.items()}

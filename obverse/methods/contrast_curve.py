@@ -29,7 +29,7 @@ from ..operators.field_rotation import FieldRotation
 from ..posterior.estimate import Estimate
 from ..problem import Problem
 from .differential_imaging import field_rotation_of
-from .small_sample import _looked_up, _reach, aperture_sums, ring_angles, student_factor
+from .small_sample import _looked_up, _reach, aperture_sums, places_at, ring_angles, student_factor
 
 _APART = 3  # FWHM between the sources that are put in at once
 _GOLDEN = math.pi * (3 - math.sqrt(5))  # azimuth between neighbours in distance: far from each other for any number
@@ -126,7 +126,7 @@ def contrast_curve(
     throughput = np.interp(radii, places, measured.mean(0))
     spread = np.interp(radii, places, measured.std(0, ddof=1) if branches > 1 else np.full(len(places), math.nan))
     unit = noise / (np.where(throughput > 0, throughput, math.nan) * in_aperture * star_flux)
-    factors = np.array([student_factor(math.floor(2 * math.pi * r / width), level) for r in radii])
+    factors = np.array([student_factor(places_at(float(r), width), level) for r in radii])
     columns = (radii, factors * unit, level * unit, noise, throughput, spread)
     return ContrastCurve(*(torch.from_numpy(np.asarray(column)) for column in columns))
 

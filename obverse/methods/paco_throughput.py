@@ -33,17 +33,17 @@ def paco_throughput(
     operator: FieldRotation,
     radius: int,
     distances: Sequence[float],
-    levels: Sequence[float] = (5.0,),
+    levels: Sequence[float | Sequence[float]] = (5.0,),
     *,
     azimuths: int = 4,
 ) -> Tensor:
-    """η `(levels, distances)`; NaN where twelve times the flux τ σ does not reach the level.
+    """η `(levels, distances)`; NaN where twelve times the flux τ σ, τ the least level, does not reach the level.
 
     Args:
         cube: `operator.data_shape` with one channel, `(T, H, W)`, float64 like the operator and without sources.
         radius: of the patches.
         distances: from the star, in pixels.
-        levels: S/N that shall be reached.
+        levels: each an S/N that shall be reached, or one for each distance.
         azimuths: at each distance.
 
     Raises:
@@ -51,7 +51,10 @@ def paco_throughput(
     """
     if cube.ndim != 3:
         raise InputError(f"paco_throughput expects one wavelength, a cube (T, H, W), got {tuple(cube.shape)}")
-    if azimuths < 1 or not levels or not min(levels) > 0:
+    asked = [list(level) if isinstance(level, Sequence) else [level] * len(distances) for level in levels]
+    if any(len(each) != len(distances) for each in asked):
+        raise InputError(f"paco_throughput expects a level for each of {len(distances)} distances, got {levels}")
+    if azimuths < 1 or not asked or not min(map(min, asked), default=0) > 0:
         raise InputError(f"paco_throughput expects positive levels and azimuths, got {levels} and {azimuths}")
     found = torch.full((len(levels), len(distances)), math.nan, dtype=torch.float64)
     for i, distance in enumerate(distances):
@@ -59,11 +62,11 @@ def paco_throughput(
         for k in range(azimuths):
             angle = 2 * math.pi * k / azimuths + _GOLDEN * i
             place = (operator.centre[0] + distance * math.sin(angle), operator.centre[1] + distance * math.cos(angle))
-            gains.append(_gains(cube, operator, place, radius, min(levels)))
+            gains.append(_gains(cube, operator, place, radius, least := min(each[i] for each in asked)))
         gain = torch.stack(gains).nanmean(0)
-        for j, level in enumerate(levels):
-            flux = _reached(gain, level)  # in units of the least level times σ
-            found[j, i] = level / min(levels) / flux
+        for j, each in enumerate(asked):
+            flux = _reached(gain, each[i])  # in units of the least level times σ
+            found[j, i] = each[i] / least / flux
     return found
 
 

@@ -15,6 +15,7 @@ References: Mawet et al., "Fundamental limitations of high contrast imaging set 
 __all__ = [
     "aperture_sums",
     "gaussian_equivalent",
+    "places_at",
     "ring_angles",
     "small_sample_maps",
     "small_sample_snr",
@@ -121,6 +122,15 @@ def gaussian_equivalent(snr: Tensor, fwhm: float, centre: Sequence[float] | None
     return torch.where(count >= _FEWEST, deviate * snr[0].sign(), math.nan)[None].to(snr)
 
 
+def places_at(radius: float, fwhm: float) -> int:
+    """How many apertures of one FWHM find room on a circle about the star, both in pixels.
+
+    >>> places_at(4.6, 4.6)
+    6
+    """
+    return math.floor(2 * math.pi * radius / fwhm)
+
+
 def student_factor(elements: int, level: float = 5.0) -> float:
     """τ such that a source of τ times the standard deviation of `elements` apertures is as unlikely a false alarm as a
     normal deviate of `level`.
@@ -150,7 +160,7 @@ def aperture_sums(image: Tensor, fwhm: float) -> Tensor:
 
 def ring_angles(radius: float, fwhm: float, starts: int = 1) -> Tensor:
     """Angles in radians of the ⌊2πr/FWHM⌋ apertures of a ring, from `starts` different first ones: `(starts, n)`."""
-    count = math.floor(2 * math.pi * radius / fwhm)
+    count = places_at(radius, fwhm)
     places = torch.arange(count, dtype=torch.float64) + torch.arange(starts, dtype=torch.float64)[:, None] / starts
     return 2 * math.pi * places / count
 

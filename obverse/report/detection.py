@@ -237,12 +237,13 @@ def _curve(page: Page, separation: np.ndarray, limit: np.ndarray, student: np.nd
     scale, star = facts.get("pixel_scale_arcsec"), facts.get("star_flux")
     x = separation * (float(scale) if scale else 1.0)
     logs = [np.log10(np.maximum(values, 1e-30)) for values in (limit, student, deeper)]
-    shown = np.concatenate([logs[0], logs[2], logs[1][len(x) // 20 :]])
+    stated = np.isfinite(logs[1])  # for few places there may be no flux that would do
+    shown = np.concatenate([logs[0], logs[2], logs[1][len(x) // 20 :][stated[len(x) // 20 :]]])
     low, high = float(shown.min()) - 0.2, float(np.quantile(shown, 0.99)) + 0.5
     threshold = number(float(contents.run["figures"].get("threshold", 5)))
     curves = [
         Curve(x, logs[0], f"{threshold}σ", "first"),
-        Curve(x, logs[1], "few places", "second"),
+        Curve(x[stated], logs[1][stated], "few places", "second"),
         Curve(x, logs[2], "95 % found", "third"),
     ]
     inner = facts.get("inner_radius")

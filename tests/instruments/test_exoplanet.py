@@ -229,7 +229,10 @@ def test_draws_and_corrected_limits_come_on_request(files, tmp_path):
     share = arrays["curve_throughput"]
     assert share.shape == arrays["curve_limit"].shape and 0.1 < share.min() and share.max() < 1.05
     _, plain, _ = searched(files, star_flux=1e6)
+    few = arrays["curve_limit_student"] / arrays["curve_limit"]
     common = np.isin(plain["curve_separation"], arrays["curve_separation"])
+    penalty = (plain["curve_limit_student"] / plain["curve_limit"])[common]
+    assert np.isnan(few[0]) or few[0] > penalty[0], "a source that has to be so much brighter loses more"
     assert np.allclose(arrays["curve_limit"] * share, plain["curve_limit"][common], rtol=1e-5)
     exoplanet.export(tmp_path, measurement.volume, arrays, None, figures, measurement.facts)
     table = (tmp_path / "candidate_posterior.ecsv").read_text()

@@ -49,6 +49,8 @@ def test_brighter_sources_lose_more_and_nothing_is_said_where_none_turns():
     found = paco_throughput(noise(9), operator_of(), RADIUS, [0.0, DISTANCE], (4.0, 9.0), azimuths=2)
     assert found.shape == (2, 2) and bool(found[:, 0].isnan().all())
     assert float(found[0, 1]) > 1.1 * float(found[1, 1])
+    own = paco_throughput(noise(9), operator_of(), RADIUS, [0.0, DISTANCE], (4.0, [9.0, 9.0]), azimuths=2)
+    assert torch.equal(own.nan_to_num(), found.nan_to_num()), "a level for each distance"
 
 
 def test_other_cubes_and_levels_are_refused():
@@ -56,3 +58,5 @@ def test_other_cubes_and_levels_are_refused():
         paco_throughput(noise(0)[None], operator_of(), RADIUS, [DISTANCE])
     with pytest.raises(InputError, match="levels"):
         paco_throughput(noise(0), operator_of(), RADIUS, [DISTANCE], ())
+    with pytest.raises(InputError, match="level for each of 1 distances"):
+        paco_throughput(noise(0), operator_of(), RADIUS, [DISTANCE], ([5.0, 6.0],))
