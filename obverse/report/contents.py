@@ -21,6 +21,7 @@ _SEARCH = ("snr", "sigma", "contrast")  # maps that have no value where nothing 
 _EXTRA = ("reference", "data_share", "backprojection", *_SEARCH)
 _CURVES = ("frc_frequency", "frc_before", "frc_after")
 _CURVES += ("curve_separation", "curve_limit", "curve_limit_student", "curve_limit_95", "curve_throughput")
+_MAY_LACK_VALUES = ("noise_std", "curve_limit_student")  # what was not measured, and where no source would do
 _DRAWS = "candidate_draws"  # (n, 4): number of the candidate, flux, x and y
 _LARGEST_JSON = 64 * 2**20
 
@@ -198,8 +199,7 @@ def _elsewhere(stored: dict[str, np.ndarray], shape: tuple[int, ...]) -> dict[st
 def _not_finite(arrays: dict[str, np.ndarray | None]) -> list[str]:
     found = []
     for name, array in arrays.items():
-        # A noise level that is no number marks what was not measured.
-        if array is not None and name != "noise_std" and not np.isfinite(array).all():
+        if array is not None and name not in _MAY_LACK_VALUES and not np.isfinite(array).all():
             count = int(array.size - np.isfinite(array).sum())
             found.append(f"The stored {name} holds {count} values that are not finite (drawn in grey).")
     return found

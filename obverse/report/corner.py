@@ -99,7 +99,7 @@ def _histogram(values: np.ndarray, limits: tuple[float, float], x0: float, y0: f
         f'<line class="second" x1="{x:.1f}" x2="{x:.1f}" y1="{y0}" y2="{y0 + _SIDE}"/>'
         for x in (_along(v, limits, x0) for v in (low, middle, high))
     ]
-    text = _number(middle, high - low, f" +{_digits(high - middle, high - low)} −{_digits(middle - low, high - low)}")
+    text = _interval(low, middle, high)
     return (
         f'<polygon class="first" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in outline)}"/>{"".join(lines)}'
         + _text(text, x0 + _SIDE / 2, y0 - 8, "middle")
@@ -151,17 +151,29 @@ def _ends(limits: tuple[float, float], x: float, y: float, across: bool) -> str:
     return "".join(parts)
 
 
-def _number(value: float, spread: float, more: str = "") -> str:
+def _number(value: float, spread: float) -> str:
     """A value to two digits of its spread, as a multiple of a power of ten where it is small."""
-    power = int(np.floor(np.log10(abs(value)))) if value and abs(value) < 1e-2 else 0
-    raised = f"e{power}".replace("-", "−") if power else ""
-    if more:
-        return f"{_digits(value, spread)}{more}"
+    power = _power(value)
+    raised = f"e{power}" if power else ""
     return f"{value / 10.0**power:.{_places(spread / 10.0**power)}f}{raised}".replace("-", "−")
 
 
-def _digits(value: float, spread: float) -> str:
-    return f"{value:.1e}".replace("-", "−") if spread < 1e-3 else f"{value:.{_places(spread)}f}".replace("-", "−")
+def _interval(low: float, middle: float, high: float) -> str:
+    """A median and how far it is to the ends of an interval, to two digits of its length.
+
+    >>> _interval(8.96e-4, 9.27e-4, 9.59e-4), _interval(451.6, 453.1, 454.6)
+    ('(9.27 +0.32 −0.31) e−4', '453.1 +1.5 −1.5')
+    """
+    power = _power(middle)
+    scale = 10.0**power
+    digits = _places((high - low) / scale)
+    parts = (middle / scale, (high - middle) / scale, (middle - low) / scale)
+    text = "{:.{n}f} +{:.{n}f} −{:.{n}f}".format(*parts, n=digits)
+    return (f"({text}) e{power}" if power else text).replace("-", "−")
+
+
+def _power(value: float) -> int:
+    return int(np.floor(np.log10(abs(value)))) if value and abs(value) < 1e-2 else 0
 
 
 def _places(spread: float) -> int:
