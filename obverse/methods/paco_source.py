@@ -122,6 +122,8 @@ def fit_source(
         if 0 < refined < _FREE:
             search = about(place)
         linear = search.linearised(flux, place)
+        if int(torch.linalg.cholesky_ex(linear.power).info):  # the frames say nothing of flux or place here
+            break
         slope = linear.power if refined < _FREE - 1 else search.slope(flux, linear)
         score, sizes = linear.score, []
         for _ in range(_CHORDS):
@@ -174,8 +176,10 @@ class _Search:
         while rounds < _FLUX_ROUNDS:
             rounds += 1
             tests = self.patches.tests(flux * source, [source])
-            precision = (tests.response[:, 0, 0] / tests.dispersion).sum()
-            step = float((tests.score[:, 0] / tests.dispersion).sum() / precision)
+            precision = float((tests.response[:, 0, 0] / tests.dispersion).sum())
+            if not precision > 0:  # nothing turns there, or all frames see the same
+                return math.nan, rounds
+            step = float((tests.score[:, 0] / tests.dispersion).sum()) / precision
             flux += step
             if abs(step) < _NEAR * abs(flux) or not flux > 0:
                 break

@@ -184,6 +184,15 @@ def test_errors_are_as_stated_where_noise_lasts():
     assert independent > max(1.75, 1.4 * stated), "the bound takes frames to be independent, and must be too small"
 
 
+@pytest.mark.parametrize("place", [(13.0, 13.0), (13.0, 14.0), (14.0, 14.0), (13.0, 17.0)])
+def test_where_nothing_turns_no_source_is_fitted(place):
+    """At the star all frames see a source alike: its law is learned with it, and says nothing of it."""
+    operator = problem_of(12, size=27).operator
+    for seed in range(4):
+        fit = fit_source(noise(12, True, seed, 27) + operator.source(place, 5.0), operator, place, 3)
+        assert not fit.converged or fit.flux > 0 and fit.covariance[0][0] > 0
+
+
 def test_gradients_reach_the_cube():
     problem = problem_of(6, size=7, psf=gaussian_psf(0.9, 5))
     cube = noise(6, size=7).requires_grad_(True)
