@@ -143,7 +143,8 @@ def fitted(folder: Path) -> dict:
     flux = torch.tensor([row["flux"] for row in good], dtype=torch.float64)
     place = error[:, 1:].square().sum(1)
 
-    held = torch.tensor([row["held"] for row in good if "held" in row], dtype=torch.float64).mean(0)
+    drawn = [row for row in good if "held" in row]
+    held = torch.tensor([row["held"] for row in drawn] or [[[math.nan] * 3] * 2], dtype=torch.float64).mean(0)
 
     def three(values: Tensor) -> dict[str, float]:
         return {name: round(float(value), 3) for name, value in zip(("flux", "x", "y"), values)}
@@ -158,7 +159,7 @@ def fitted(folder: Path) -> dict:
         "95 % intervals hold": three((z.abs() < 1.96).double().mean(0)),
         "68 % intervals of the posterior hold": three(held[0]),
         "95 % intervals of the posterior hold": three(held[1]),
-        "largest R-hat": round(max(row["rhat"] for row in good if "held" in row), 3),
+        "largest R-hat": round(max((row["rhat"] for row in drawn), default=math.nan), 3),
         "68 % regions of all three hold": round(float((joint < 3.506).double().mean()), 3),
         "95 % regions of all three hold": round(float((joint < 7.815).double().mean()), 3),
         "mean error of flux over flux": round(float((error[:, 0] / flux).mean()), 3),

@@ -28,7 +28,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NumericsError
 from ..methods.contrast_curve import contrast_curve
 from ..methods.detection import Candidate, Detection
 from ..methods.paco import PACO
@@ -40,6 +40,7 @@ from ..operators import FieldRotation
 from ..problem import Problem
 from .exoplanet_subtraction import Subtraction
 
+_NEAR = 4.0  # FWHM: half steps of distance up to there
 CERTAIN = 0.95  # of the sources that the deeper limit asks for
 QUANTILES = {"q025": 0.025, "q16": 0.16, "q50": 0.5, "q84": 0.84, "q975": 0.975}
 
@@ -138,9 +139,11 @@ class Characterisation:
         fit = fit_source(cube, operator, (candidate.y, candidate.x), radius, frame_scales=scales)
         if not fit.converged or not fit.flux > 0:
             return None
-        return source_posterior(
-            cube, operator, fit, radius, draws=self.draws, seed=self.seed + index, frame_scales=scales
-        )
+        keywords = {"draws": self.draws, "seed": self.seed + index, "frame_scales": scales}
+        try:
+            return source_posterior(cube, operator, fit, radius, **keywords)
+        except (InputError, NumericsError):  # too few frames tell of it
+            return None
 
     def _of_paco(self, empty: Tensor, operator: FieldRotation, radius: int) -> Tensor:
         distances = _distances(operator)
@@ -156,9 +159,11 @@ class Characterisation:
 
 
 def _distances(operator: FieldRotation) -> Tensor:
-    """From one FWHM to the frame's nearest edge, a FWHM apart."""
+    """From one FWHM to the frame's nearest edge, a FWHM apart, and half of it near the star, where η and the level for
+    few places change fast."""
     edge = min(min(c, n - 1 - c) for c, n in zip(operator.centre, operator.image_shape[1:]))
-    return torch.arange(operator.fwhm, edge, operator.fwhm, dtype=torch.float64)
+    near = torch.arange(operator.fwhm, min(_NEAR * operator.fwhm, edge), operator.fwhm / 2, dtype=torch.float64)
+    return torch.cat([near, torch.arange(_NEAR * operator.fwhm, edge, operator.fwhm, dtype=torch.float64)])
 
 
 def posterior_columns(samples: np.ndarray, facts: Mapping[str, Any]) -> dict[str, np.ndarray]:

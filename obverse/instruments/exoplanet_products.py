@@ -90,7 +90,7 @@ def candidate_rows(candidates: Sequence[Candidate], facts: Mapping[str, Any], th
 def contrast_curve(
     sigma: np.ndarray, facts: Mapping[str, Any], threshold: float, throughput: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Limits against separation, from one FWHM outward in steps of a pixel.
+    """Limits against separation in steps of a pixel, from where three places of a FWHM find room about the star.
 
     Args:
         sigma: `(H, W)`, NaN where nothing is known.
@@ -126,6 +126,7 @@ def contrast_curve(
         return curve
     at, *levels = throughput
     share, share_few, share_95 = (np.interp(separation, at, level) for level in levels)
+    share_few = np.where(separation < at[0], np.nan, share_few)  # there the level is another than at the first distance
     shares = {"limit": share, "limit_student": share_few, "limit_95": share_95}
     known = np.isfinite(share + share_95) & (share > 0)
     curve = {name: values / shares.get(name, 1.0) for name, values in curve.items()} | {"throughput": share}

@@ -17,7 +17,7 @@ class SelfTrained:
     """A search with a network that the frames themselves have taught.
 
     Args:
-        steps: of the training.
+        steps: of the U-Net's training, after 112 samples.
         threshold: score of a candidate.
         seed: of training and calibration.
     """
@@ -27,7 +27,7 @@ class SelfTrained:
     seed: int
 
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Detection:
-        """Maps and candidates; the callback is told of the training's steps.
+        """Maps and candidates; the callback is told of the training's samples and steps.
 
         Raises:
             InputError: the operator is no FieldRotation, there are several channels, or too few frames.

@@ -101,9 +101,10 @@ def trained_detector(
     numbers = [*range(samples), *range(_FIRST_HELD_OUT, _FIRST_HELD_OUT + _HELD_OUT)]
     drawn = []
     for done, number in enumerate(numbers, 1):
-        drawn.append(source.item(number))
+        drawn.append(PlanetSample(*(part.half() for part in source.item(number))))  # of S/N it has three digits
         callback(done, None, 0.0)
     learned, held_out = stacked(drawn[:samples]), stacked(drawn[samples:])
+    del drawn
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(source.seed)
         network = SourceDetector(CHANNELS, widths)
@@ -133,8 +134,8 @@ def trained_detector(
 
 
 def stacked(samples: Sequence[PlanetSample]) -> PlanetSample:
-    """Samples as one, `(B, C, H, W)`, `(B, H, W)` twice, in half precision: of S/N it has three digits."""
-    return PlanetSample(*(torch.stack(parts).half() for parts in zip(*samples, strict=True)))
+    """Samples as one, `(B, C, H, W)` and `(B, H, W)` twice."""
+    return PlanetSample(*(torch.stack(parts) for parts in zip(*samples, strict=True)))
 
 
 def fit_linear(layer: nn.Conv2d, samples: PlanetSample) -> None:

@@ -11,7 +11,7 @@ in one place and noise lasts as it did: the score is the normal deviate that is 
 (`null_law`), pooled over the map. What PACO finds is taken out of the frames first, and is not null.
 
 Flux and its standard deviation at each place, and the flux, place and covariance of each candidate, are those of PACO,
-whose fit is free of bias: a network that is trained on a few thousand sources has nothing to add to it.
+whose fit is free of bias: a network that is trained on some hundreds of sources has nothing to add to it.
 
 Reference: Flasseur, Bodrito, Mairal, Ponce, Langlois, Lagrange, "deep PACO: combining statistical models with deep
 learning for exoplanet detection and characterization in direct imaging at high contrast", MNRAS 2024.
@@ -48,7 +48,7 @@ class DeepPACO:
 
     Args:
         networks: each from channels `(B, C, H, W)` to logits `(B, 1, H, W)`, such as `networks.SourceDetector`.
-        patch_radius: of the patches, in pixels; by default that of `PACO`. One more and one less are used as well.
+        patch_radius: of the patches, in pixels; by default that of `PACO`. Two more sizes beside it are used too.
         threshold: score from which a peak is a candidate; 5 is usual.
         permutations: orders of the frames that the score is calibrated with; of small frames more are taken, as the
             tail of the score's law needs.
@@ -105,6 +105,9 @@ class DeepPACO:
         flux, sigma, snr = paco.maps(cube, problem)
         tested = [TestedCube(cube, operator.psf, each) for each in radii_of(radius)]
         sky = SkyChannels(operator, tested[0].tests)
+        known = sky.covered & snr[0].isfinite()
+        if not bool(known.any()):
+            raise InputError("DeepPACO expects places that half of the frames see, got none; check angles and centre")
         logit = self._logit(sky([each.tests for each in tested]))
         null, count = [], max(self.permutations, math.ceil(FEWEST / int(sky.covered.sum())))
         removed = taken_out(cube, operator, radius, (flux[0], sigma[0], snr[0]))
@@ -114,7 +117,6 @@ class DeepPACO:
             null.append(self._logit(sky([each.ordered(order) for each in empty]))[sky.covered])
             callback(index + 1, count, 0.0)
         law = NullLaw.learned(torch.stack(null))
-        known = sky.covered & snr[0].isfinite()
         score = torch.where(known, law.deviate(logit), torch.nan)[None].to(cube.dtype)
         flux, sigma = (torch.where(known, v[0], torch.nan)[None] for v in (flux, sigma))
         peaks = candidates_of(score, self.threshold, operator.fwhm)

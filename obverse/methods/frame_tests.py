@@ -11,9 +11,9 @@ less well in check.
 
 The law does not know the order of the frames. A cube whose frames change places has the same tests, in other places;
 and a source changes only those of the patches that it crosses, which `with_sources` learns again. `shuffled` orders
-leave noise as it is and no source in one place: frames backwards from a random one on, in blocks that change places. So
-noise lasts as long as it did, where in an order that is random throughout S/N of lasting speckles is 1.02 wide that is
-1.24 wide in truth; and the field of a planet would have to turn the other way.
+leave noise as it is and no source in one place: frames backwards from a random one on, in blocks of up to eight that
+change places. So noise lasts as long as it did, where in an order that is random throughout S/N of lasting speckles is
+1.02 wide that is 1.24 wide in truth; and the field of a planet would have to turn the other way.
 
 References: as in `patch_statistics`. Flasseur, Bodrito, Mairal, Ponce, Langlois, Lagrange, "deep PACO: combining
 statistical models with deep learning for exoplanet detection and characterization in direct imaging at high contrast",
@@ -33,7 +33,8 @@ from .patch_statistics import Patches, PatchStatistics, disc, seen_pixels
 
 _BAND = 1000  # patches at once: some tens of megabytes
 _TRACE = 0.1  # of a source's highest value: less does not change a law
-FEWEST_FRAMES = 8  # of which there are enough shuffled orders, and of a block: noise lasts for fewer
+FEWEST_FRAMES = 8  # to shuffle
+_BLOCK, _BLOCKS = 8, 4  # frames of a block, and blocks at least: fewer have few orders
 
 
 def shuffled(frames: int, generator: torch.Generator) -> Tensor:
@@ -45,7 +46,7 @@ def shuffled(frames: int, generator: torch.Generator) -> Tensor:
         (True, [-1, -1, -1])
     """
     first = int(torch.randint(frames, (), generator=generator))
-    blocks = torch.arange(frames).flip(0).roll(first).split(FEWEST_FRAMES)
+    blocks = torch.arange(frames).flip(0).roll(first).split(max(2, min(_BLOCK, frames // _BLOCKS)))
     return torch.cat([blocks[i] for i in torch.randperm(len(blocks), generator=generator).tolist()])
 
 

@@ -235,6 +235,11 @@ class PACO:
         best = torch.where(snr.isnan(), -math.inf, snr).argmax(0, keepdim=True)
         flux, sigma, snr = (v.gather(0, best)[0] for v in (flux, spread.sqrt(), snr))
         snr = corrected_maximum(snr, len(spectra))
+        if not bool(snr.isfinite().any()):
+            raise InputError(
+                "PACO expects places that half of the frames see and where the field turns, got none; check the "
+                "angles, the centre and which pixels have values"
+            )
         if operator._throughput is not None:
             throughput = operator._throughput.to(flux)
             flux, sigma = flux / throughput, sigma / throughput

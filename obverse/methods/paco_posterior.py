@@ -90,7 +90,7 @@ def source_posterior(
         seed: of the chains' random streams.
 
     Raises:
-        InputError: the fit did not converge, or there are too few draws or chains.
+        InputError: the fit did not converge, the frames tell too little, or there are too few draws or chains.
     """
     if not fit.converged or not fit.flux > 0:
         raise InputError("a posterior expects a fit that converged to a positive flux, got another; see its S/N")
@@ -136,7 +136,9 @@ class PlaceDensity:
         slopes = [fit.flux * (patches.source(self.place + e, spectrum) - source) / _DELTA for e in shifts]
         pairs = [(here, centred), *map(self._seen, slopes)]
         power = torch.stack([torch.stack([(g * self._applied(c)).sum() for _, c in pairs]) for g, _ in pairs])
-        factor = torch.linalg.cholesky((power + power.mT) / 2, upper=True)
+        factor, failed = torch.linalg.cholesky_ex((power + power.mT) / 2, upper=True)
+        if int(failed):
+            raise InputError("a posterior expects frames that tell of flux and place, got too few that do; see the fit")
         wanted = torch.linalg.cholesky(torch.linalg.inv(self.covariance), upper=True)
         self.adjustment = torch.linalg.solve_triangular(factor, wanted, upper=True)  # A
 

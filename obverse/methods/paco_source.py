@@ -33,6 +33,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..operators.field_rotation import FieldRotation
 from .source_tests import SourcePatches
 
@@ -106,6 +107,9 @@ def fit_source(
         radius: of the patches.
         spectrum: relative flux in each channel, `(L,)`.
         frame_scales: give each frame of a patch its own scale.
+
+    Raises:
+        InputError: a source at `position` is in no frame.
     """
     level = torch.ones(operator.data_shape[:-3], dtype=torch.float64) if spectrum is None else spectrum
     place = torch.tensor(position, dtype=torch.float64)
@@ -120,7 +124,10 @@ def fit_source(
         if not flux > 0:
             break
         if 0 < refined < _FREE:
-            search = about(place)
+            try:
+                search = about(place)
+            except InputError:  # it left the frames
+                break
         linear = search.linearised(flux, place)
         if int(torch.linalg.cholesky_ex(linear.power).info):  # the frames say nothing of flux or place here
             break

@@ -54,15 +54,15 @@ def paco_throughput(
     asked = [list(level) if isinstance(level, Sequence) else [level] * len(distances) for level in levels]
     if any(len(each) != len(distances) for each in asked):
         raise InputError(f"paco_throughput expects a level for each of {len(distances)} distances, got {levels}")
-    if azimuths < 1 or not asked or not min(map(min, asked), default=0) > 0:
+    if azimuths < 1 or not asked or not all(level > 0 for each in asked for level in each):
         raise InputError(f"paco_throughput expects positive levels and azimuths, got {levels} and {azimuths}")
     found = torch.full((len(levels), len(distances)), math.nan, dtype=torch.float64)
     for i, distance in enumerate(distances):
-        gains = []
+        gains, least = [], min(each[i] for each in asked)
         for k in range(azimuths):
             angle = 2 * math.pi * k / azimuths + _GOLDEN * i
             place = (operator.centre[0] + distance * math.sin(angle), operator.centre[1] + distance * math.cos(angle))
-            gains.append(_gains(cube, operator, place, radius, least := min(each[i] for each in asked)))
+            gains.append(_gains(cube, operator, place, radius, least))
         gain = torch.stack(gains).nanmean(0)
         for j, each in enumerate(asked):
             flux = _reached(gain, each[i])  # in units of the least level times σ

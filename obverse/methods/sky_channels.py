@@ -1,7 +1,7 @@
 """Tests of frames turned to the sky and summed in several ways: what a network sees of a cube.
 
 With z_t(φ_t) the test of frame t where a place φ of the sky is in it, a_t its precision, and ψ(z) = z or clipped at ±c
-and divided by the root of its mean square,
+and divided by the root of its mean square over all places and frames,
 
     Σ_t √a_t ψ(z_t) / √(Σ_t a_t (1 − f_t))       for patches of three radii, not clipped, and clipped at 2 and at 1
     the same, a_t/s_t for a_t, z_t/√s_t for z_t      not clipped, and clipped at 1; s_t = ½ + ½ power of z_t about φ

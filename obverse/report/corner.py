@@ -164,7 +164,7 @@ def _interval(low: float, middle: float, high: float) -> str:
     >>> _interval(8.96e-4, 9.27e-4, 9.59e-4), _interval(451.6, 453.1, 454.6)
     ('(9.27 +0.32 −0.31) e−4', '453.1 +1.5 −1.5')
     """
-    power = _power(middle)
+    power = _power(max(abs(middle), high - low))
     scale = 10.0**power
     digits = _places((high - low) / scale)
     parts = (middle / scale, (high - middle) / scale, (middle - low) / scale)
@@ -173,11 +173,12 @@ def _interval(low: float, middle: float, high: float) -> str:
 
 
 def _power(value: float) -> int:
-    return int(np.floor(np.log10(abs(value)))) if value and abs(value) < 1e-2 else 0
+    rounded = float(f"{abs(value):.2e}")
+    return int(np.floor(np.log10(rounded))) if 0 < rounded < 1e-2 else 0
 
 
 def _places(spread: float) -> int:
-    return int(np.clip(1 - np.floor(np.log10(spread)), 0, 6))
+    return int(np.clip(1 - np.floor(np.log10(spread)), 0, 6)) if spread > 0 else 6
 
 
 def _text(text: str, x: float, y: float, anchor: str, style: str = "label") -> str:

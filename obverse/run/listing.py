@@ -39,14 +39,23 @@ def lines(mapping: Mapping[str, Any]) -> str:
 
 
 def _row(mapping: Mapping[str, Any]) -> str:
-    """Entries side by side, each with its standard deviation, which is named after it; lists are left to the files."""
+    """Entries side by side, each with its standard deviation, which is named after it; lists and quantiles are left to
+    the files."""
     parts = []
     for key, value in mapping.items():
-        if key.endswith("_std") and key.removesuffix("_std") in mapping or isinstance(value, list):
+        name, _, last = key.rpartition("_")
+        if isinstance(value, list) or name in mapping and (last == "std" or last[:1] == "q" and last[1:].isdigit()):
             continue
         deviation = mapping.get(f"{key}_std")
-        parts.append(f"{key} {_short(value)}" + (f" ± {deviation:.2g}" if isinstance(deviation, float) else ""))
+        parts.append(
+            f"{key} {_short(value)}" + (f" ± {_two_digits(deviation)}" if isinstance(deviation, float) else "")
+        )
     return ", ".join(parts)
+
+
+def _two_digits(value: float) -> str:
+    """Two digits, and no power of ten where a plain number does."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from obverse.errors import InputError
-from obverse.learning import train_deep_paco
+from obverse.learning import planet_training, train_deep_paco
 from obverse.learning.planet_samples import PlanetSample, PlanetSamples
 from obverse.learning.planet_training import detection_loss, fit_linear, keep_what_helps, stacked
 from obverse.methods import DeepPACO
@@ -111,6 +111,16 @@ def test_training_lowers_the_loss_and_follows_from_the_seed():
     first, second, other = (run(2, seed)[0].networks[0].state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_u_net_learns(monkeypatch):
+    """All of what it adds kept, it lowers the loss of what it was taught below that of the linear part alone."""
+    monkeypatch.setattr(planet_training, "keep_what_helps", lambda network, held_out: None)
+    network = train_deep_paco(noise(), problem_of(), steps=150, samples=4, widths=(4, 8)).networks[0]
+    channels, target, counted = stacked([samples().item(i) for i in range(4)])
+    with torch.no_grad():
+        whole, linear = (detection_loss(f(channels)[:, 0], target, counted) for f in (network, network.linear))
+    assert float(whole) < 0.9 * float(linear)
 
 
 def test_the_linear_part_has_the_least_cross_entropy():
