@@ -41,6 +41,7 @@ from obverse.methods.sky_channels import CHANNELS
 
 SEQUENCES = 50  # of each family
 TRAINING, COUNTS = 6, (2, 4, 7, 10, 15, 22)  # sequences, and numbers of components that are tried on them
+KINDS = {False: "full frame", True: "annular", None: "LLSG"}  # of components, by whether rings have their own
 RING = 3.0  # FWHM: width of the rings of annular PCA
 GAP, LITTLE = 0.5, 45.0  # FWHM, and the arc in degrees below which half of it has to do: nothing turns by more
 SCALES = (3, 4, 5)  # radii of multi-scale PACO
@@ -57,16 +58,18 @@ def subtraction(combine: Callable) -> Maps:
     return lambda drawn, _: Subtraction(combine, 5.0, 0.0)(drawn.cube, drawn.problem).snr[0]
 
 
-def components(folder: Path, annuli: bool) -> Maps:
+def components(folder: Path, annuli: bool | None) -> Maps:
     def maps(drawn: Sequence, family: str) -> Tensor:
-        found = read(folder / "components.json")[f"{family}, {'annular' if annuli else 'full frame'}"]
+        found = read(folder / "components.json")[f"{family}, {KINDS[annuli]}"]
         return subtraction(adi(family, found["chosen"], annuli))(drawn, family)
 
     return maps
 
 
-def adi(family: str, count: int, annuli: bool) -> ob.methods.PrincipalComponentADI:
+def adi(family: str, count: int, annuli: bool | None) -> Callable:
     operator = problem_of(family).operator
+    if annuli is None:
+        return ob.methods.LowRankSparseADI(count, inner_radius=operator.fwhm)
     gap = GAP if max(operator.degrees) - min(operator.degrees) > LITTLE else GAP / 2
     width = RING * operator.fwhm if annuli else None
     return ob.methods.PrincipalComponentADI(count, inner_radius=operator.fwhm, annuli=width, gap=gap)
@@ -89,6 +92,7 @@ def methods_in(folder: Path) -> dict[str, Maps]:
         "median ADI": subtraction(ob.methods.MedianADI()),
         "PCA": components(folder, False),
         "annular PCA": components(folder, True),
+        "LLSG": components(folder, None),
         "PACO": lambda drawn, _: ob.methods.PACO().maps(drawn.cube, drawn.problem)[2][0],
         "multi-scale PACO": lambda drawn, _: ob.methods.PACO(SCALES).maps(drawn.cube, drawn.problem)[2][0],
         **{f"deep PACO, seed {seed}": deep(folder, seed) for seed in SEEDS},
@@ -165,8 +169,8 @@ def choose(folder: Path) -> None:
     """The area for each number of components, on sequences that are not counted."""
     file = folder / "components.json"
     for family in FAMILIES:
-        for annuli in (False, True):
-            key, known = f"{family}, {'annular' if annuli else 'full frame'}", read(file)
+        for annuli, kind in KINDS.items():
+            key, known = f"{family}, {kind}", read(file)
             if key in known:
                 continue
             areas = dict.fromkeys(COUNTS, 0.0)

@@ -17,13 +17,15 @@ from torch import Tensor
 
 import obverse as ob
 
-ORDER = ("median ADI", "PCA", "annular PCA", "PACO", "multi-scale PACO", "deep PACO, seed 0", "deep PACO, seed 1")
+ORDER = ("median ADI", "PCA", "annular PCA", "LLSG", "PACO", "multi-scale PACO")
+ORDER += ("deep PACO, seed 0", "deep PACO, seed 1")
 BINS = (1.5, 4.0, 7.0, 11.0)  # FWHM
 BOOTSTRAPS = 400
 COLOURS = (
     (150, 150, 150),
     (230, 150, 40),
     (120, 170, 60),
+    (60, 160, 160),
     (30, 90, 190),
     (120, 60, 170),
     (200, 40, 40),
@@ -172,12 +174,12 @@ def fitted(folder: Path) -> dict:
 
 def picture(curves: dict[str, dict[str, ob.methods.DetectionCurve]]) -> Image.Image:
     """Found over false, a panel for each family."""
-    width, height, margin = 420, 340, 46
+    width, height, margin, legend = 590, 340, 46, 170
     sheet = Image.new("RGB", (2 * width, 2 * height), "white")
     draw = ImageDraw.Draw(sheet)
     for number, (family, found) in enumerate(curves.items()):
         left, top = number % 2 * width + margin, number // 2 * height + 24
-        across, down = width - margin - 16, height - 24 - 40
+        across, down = width - margin - legend - 16, height - 24 - 40
         for i in range(6):
             x, y = left + across * i / 5, top + down * (1 - i / 5)
             draw.line([(left, y), (left + across, y)], fill=(228, 228, 228))
@@ -189,8 +191,7 @@ def picture(curves: dict[str, dict[str, ob.methods.DetectionCurve]]) -> Image.Im
             rate = torch.linspace(0, 1, 301).tolist()
             points = [(left + across * f, top + down * (1 - each.recovered(f))) for f in rate]
             draw.line(points, fill=COLOURS[ORDER.index(name)], width=2)
-        x, y = left + across - 160, top + down - 14 * len(found) - 4
-        draw.rectangle((x - 4, y, left + across - 2, top + down - 2), fill="white")
+        x, y = left + across + 14, top
         for i, (name, each) in enumerate(found.items()):
             draw.text((x, y + 14 * i + 1), f"{name} {each.area:.3f}", fill=COLOURS[ORDER.index(name)])
     return sheet

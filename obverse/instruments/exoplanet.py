@@ -53,7 +53,7 @@ from .exoplanet_products import candidate_rows, contrast_curve, export
 from .exoplanet_settings import Settings, files
 from .exoplanet_spectra import library_of
 from .exoplanet_subtraction import Subtraction
-from .exoplanet_training import SelfTrained
+from .exoplanet_training import SelfTrainedDeepPACO
 
 SUFFIXES = fits.SUFFIXES
 
@@ -142,13 +142,16 @@ def _search(measurement: Measurement, settings: Settings, seed: int) -> Any:
     if settings.method == "fmmf":
         return methods.ForwardModelledFilter(settings.components, threshold=settings.threshold)
     if settings.method == "deep-paco":
-        return SelfTrained(settings.training_steps, settings.threshold, seed)
+        return SelfTrainedDeepPACO(settings.training_steps, settings.threshold, seed)
     inner = measurement.facts["inner_radius"]
     if settings.method == "pca":
         most = len(measurement.facts["kept"]) - 1
         if settings.components > most:
             raise InputError(f"pca expects at most {most} components of {most + 1} frames, got {settings.components}")
         return Subtraction(methods.PrincipalComponentADI(settings.components), settings.threshold, inner)
+    if settings.method == "llsg":
+        combine = methods.LowRankSparseADI(settings.components, inner_radius=inner)
+        return Subtraction(combine, settings.threshold, inner)
     return Subtraction(methods.MedianADI(), settings.threshold, inner)
 
 

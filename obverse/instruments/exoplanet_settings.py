@@ -56,14 +56,14 @@ class Settings(BaseModel):
         description="of the star in a circle one FWHM wide, in the cube's counts and exposure; psf: that of the PSF's "
         "file; null: no contrast is stated",
     )
-    method: Literal["paco", "deep-paco", "fmmf", "pca", "median-adi"] = Field(
+    method: Literal["paco", "deep-paco", "fmmf", "pca", "llsg", "median-adi"] = Field(
         "paco",
         description="paco: statistics of patches; deep-paco: a network on top of them, trained on the frames for some "
-        "minutes; fmmf: principal components, and a matched filter for what they leave of a source; pca and "
-        "median-adi: subtraction, with small-sample S/N",
+        "minutes; fmmf: principal components, and a matched filter for what they leave of a source; pca, "
+        "llsg (low rank, sparse and noise) and median-adi: subtraction, with small-sample S/N",
     )
     training_steps: int = Field(300, ge=1, le=100_000, description="of the U-Net of deep-paco")
-    components: int = Field(10, ge=1, le=500, description="of pca and fmmf that are taken off")
+    components: int = Field(10, ge=1, le=500, description="of pca, fmmf and llsg that are taken off")
     threshold: float = Field(5.0, gt=0, le=100, description="S/N from which a peak is a candidate")
     posterior_draws: int = Field(
         0,

@@ -1,6 +1,6 @@
 """Deep PACO for a sequence of frames: trained on them when it is asked, and then a search like any other."""
 
-__all__ = ["SelfTrained"]
+__all__ = ["SelfTrainedDeepPACO"]
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from ..problem import Problem
 
 
 @dataclass(frozen=True)
-class SelfTrained:
+class SelfTrainedDeepPACO:
     """A search with a network that the frames themselves have taught.
 
     Args:

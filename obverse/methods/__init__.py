@@ -22,6 +22,7 @@ from .laplace import Laplace
 from .latent_sampling import LatentSampling
 from .linearised_laplace import LinearisedLaplace
 from .local_gaussian import LocalGaussian
+from .low_rank_sparse import LowRankSparseADI
 from .map import MAP
 from .negative_source import NegativeSource, SourceFit
 from .network import Network
@@ -42,6 +43,7 @@ __all__ = [
     "Tweedie",
     "LocalGaussian",
     "MAP",
+    "LowRankSparseADI",
     "MedianADI",
     "Callback",
     "Candidate",

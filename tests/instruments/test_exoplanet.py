@@ -86,7 +86,7 @@ def test_a_planet_is_found_where_it_is_with_its_flux(files):
     assert np.isnan(arrays["snr"][0, 20, 20]) and arrays["snr"].shape == (1, SIZE, SIZE)
 
 
-@pytest.mark.parametrize("method", ["pca", "median-adi"])
+@pytest.mark.parametrize("method", ["pca", "llsg", "median-adi"])
 def test_the_classical_methods_find_it_too(files, method):
     _, arrays, figures = searched(files, method=method, components=3, threshold=4.0)
     found = figures["candidates"][0]

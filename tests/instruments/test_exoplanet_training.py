@@ -6,7 +6,7 @@ import torch
 
 from obverse.errors import InputError
 from obverse.instruments import exoplanet
-from obverse.instruments.exoplanet_training import SelfTrained
+from obverse.instruments.exoplanet_training import SelfTrainedDeepPACO
 from obverse.noise import Gaussian
 from obverse.operators import FieldRotation
 from obverse.problem import Problem
@@ -45,4 +45,4 @@ def test_several_wavelengths_are_told_to_take_paco():
     psf = torch.ones(2, 3, 3)
     problem = Problem(FieldRotation((2, SIZE, SIZE), torch.linspace(0, 90, FRAMES), psf), Gaussian(1.0))
     with pytest.raises(InputError, match="one wavelength.*use PACO"):
-        SelfTrained(1, 5.0, 0)(torch.randn(2, FRAMES, SIZE, SIZE), problem)
+        SelfTrainedDeepPACO(1, 5.0, 0)(torch.randn(2, FRAMES, SIZE, SIZE), problem)
