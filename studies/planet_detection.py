@@ -4,8 +4,9 @@
 Every method searches the same sequences. Peaks of its S/N map between one FWHM and the last whole ring are right within
 one FWHM of a source, which counts once; one threshold runs over all sequences of a family. The area is that of found
 over false (`DetectionCurve`), its error the deviation of 400 bootstraps over sequences. Maps of subtraction methods are
-small-sample S/N as normal deviates, which one threshold suits best. Principal components leave out one FWHM about the
-star, and are as many as give the largest area on six sequences of each family that are not counted (`choose`).
+small-sample S/N as normal deviates, which one threshold suits best. Principal components and LLSG leave out one FWHM
+about the star; their components are as many as give the largest area on six sequences of each family that are not
+counted (`choose`).
 
 Sources of at least 8 σ, found or not, are measured by `fit_source`, from the pixel next to them: errors over the
 deviations that are stated and over the Cramér–Rao bound, and how often its intervals and those of `source_posterior`
