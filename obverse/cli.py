@@ -92,7 +92,7 @@ def reconstruct(
         str | None,
         Parameter(
             help="laplace, gaussian, langevin, local-gaussian, map, plug-and-play or richardson-lucy; for exoplanet "
-            "paco, pca or median-adi."
+            "paco, deep-paco, fmmf, pca, llsg or median-adi."
         ),
     ] = None,
     rank: Annotated[int | None, Parameter(help="Components of the covariance to keep.")] = None,

@@ -31,6 +31,7 @@ from torch import Tensor
 from ..errors import InputError, NumericsError
 from ..methods.contrast_curve import contrast_curve
 from ..methods.detection import Candidate, Detection
+from ..methods.low_rank_sparse import LowRankSparseADI
 from ..methods.paco import PACO
 from ..methods.paco_posterior import SourcePosterior, source_posterior
 from ..methods.paco_source import fit_source
@@ -80,13 +81,18 @@ class Characterisation:
     seed: int
 
     def __post_init__(self):
-        if not isinstance(self.search, PACO | Subtraction):
-            raise InputError(
-                f"posterior_draws and corrected_limits expect method paco, pca or median-adi, got "
-                f"{type(self.search).__name__}; leave them out"
-            )
         if self.draws and not isinstance(self.search, PACO):
-            raise InputError("posterior_draws expects method=paco, whose law of the background the draws rest on")
+            raise InputError(
+                "posterior_draws expects method=paco, whose law of the background the draws rest on; leave it out"
+            )
+        linear = isinstance(self.search, Subtraction) and not isinstance(self.search.combine, LowRankSparseADI)
+        if self.limits and not (isinstance(self.search, PACO) or linear):
+            raise InputError("corrected_limits expects method paco, pca or median-adi; leave it out")
+
+    @property
+    def name(self) -> str:
+        """Of the search, for the record."""
+        return str(getattr(self.search, "name", type(self.search).__name__))
 
     def __call__(
         self, y: Tensor, problem: Problem, callback: Callable[[int, int | None, float], None] | None = None

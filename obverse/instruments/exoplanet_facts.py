@@ -53,11 +53,17 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
     if arc < _ARC * psf.fwhm:
         notes.append(
             f"The field turns by {rotation:.3g}°, which moves a source at the edge by {arc:.2g} pixels, less than the "
-            f"FWHM of {psf.fwhm:.3g}: sources are taken for speckles."
+            f"FWHM of {psf.fwhm:.3g}: sources are taken for speckles. Angles are expected in degrees, not in radians."
         )
     star = {"psf": psf.flux[0] if channels == 1 else float(np.mean(psf.flux))}.get(
         str(settings.star_flux), settings.star_flux
     )
+    brightest = float(np.nanmax(mean))
+    if settings.star_flux == "psf" and star is not None and star < brightest:
+        notes.append(
+            f"The PSF's flux of {star:.3g} is less than the brightest pixel of the frames, {brightest:.3g}: the PSF is "
+            "not in the frames' units, and contrasts are wrong; give star_flux as a number."
+        )
     return {
         "data_shape": list(volume.shape),
         "channels": channels,

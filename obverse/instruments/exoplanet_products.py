@@ -167,9 +167,12 @@ def export(
         "snr": ("snr", "", "signal-to-noise ratio of a point source at each pixel"),
         "flux": ("image", unit, "flux of a point source at each pixel, in a circle of one FWHM"),
         "sigma": ("sigma", unit, "standard deviation of that flux where there is none"),
-        "contrast": ("contrast", "" if star else unit, f"{facts['threshold']:g}-sigma limit of a source's "
-                     + ("contrast" if star else "flux")),
-    }  # fmt: skip
+        "contrast": (
+            "contrast",
+            "" if star else unit,
+            f"{facts['threshold']:g}-sigma limit, in the {'contrast' if star else 'flux'} that the test finds",
+        ),
+    }
     for name, (key, what, sentence) in maps.items():
         told = (sentence, *volume.provenance)
         fits.write(arrays[key][0], folder / f"{name}.fits", sky=sky, unit=what, cards=cards, history=told)

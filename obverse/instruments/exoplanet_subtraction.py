@@ -43,6 +43,11 @@ class Subtraction:
     threshold: float
     inner_radius: float
 
+    @property
+    def name(self) -> str:
+        """Of the subtraction, for the record."""
+        return type(self.combine).__name__
+
     def __call__(
         self, y: Tensor, problem: Problem, callback: Callable[[int, int | None, float], None] | None = None
     ) -> Detection:

@@ -26,6 +26,11 @@ class SelfTrainedDeepPACO:
     threshold: float
     seed: int
 
+    @property
+    def name(self) -> str:
+        """Of the search, for the record."""
+        return "DeepPACO"
+
     def __call__(self, y: Tensor, problem: Problem, callback: Callback | None = None) -> Detection:
         """Maps and candidates; the callback is told of the training's samples and steps.
 

@@ -117,7 +117,7 @@ def load(path: str | os.PathLike[str], limit: int = DEFAULT_LIMIT) -> tuple[np.n
             raw.seek(0)
             stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
             room = _EXPANSION * size + _MARGIN if packed else size
-            return _first_array(stream, path.name, min(limit, room))
+            return _first_array(stream, path.name, limit, room)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FormatError(f"{path.name} is expected to unpack, got {_short(error)}; copy it again") from error
     except FormatError:
@@ -183,7 +183,7 @@ def write(
     return Path(path)
 
 
-def _first_array(stream: Any, name: str, limit: int) -> tuple[np.ndarray, dict[str, Any]]:
+def _first_array(stream: Any, name: str, limit: int, room: int) -> tuple[np.ndarray, dict[str, Any]]:
     """The first header with an array of one axis or more; those before it are passed over."""
     kept: dict[str, Any] = {}
     for index in range(_EXTENSIONS):
@@ -193,6 +193,10 @@ def _first_array(stream: Any, name: str, limit: int) -> tuple[np.ndarray, dict[s
         kept |= header
         shape, kind = _declared(header, name)
         needed = check_size(shape, kind, limit, f"the array of {name}") if shape else 0
+        if needed > room:
+            raise FormatError(
+                f"{name} declares {needed} bytes, got a file with room for {room}; it is cut short, copy it again"
+            )
         skipped = header.get("XTENSION", "IMAGE").strip() not in ("IMAGE", "")
         if shape and not skipped:
             content = _exactly(stream, needed, name)

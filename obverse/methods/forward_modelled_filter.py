@@ -42,6 +42,7 @@ from ..operators.field_rotation import FieldRotation
 from ..operators.motion import pixel_grid
 from ..problem import Problem
 from ..solvers.result import Status
+from .base import Callback, silent
 from .detection import Candidate, Detection, candidates_of
 from .differential_imaging import field_rotation_of
 from .paco_detection import robust_deviation
@@ -98,12 +99,13 @@ class ForwardModelledFilter:
             )
 
     @torch.no_grad()
-    def __call__(self, y: Tensor, problem: Problem) -> Detection:
+    def __call__(self, y: Tensor, problem: Problem, *, callback: Callback = silent) -> Detection:
         """Maps of flux, its deviation and S/N, and the candidates.
 
         Args:
             y: cube `(T, H, W)`, finite.
             problem: its operator is a FieldRotation.
+            callback: told once, at the end, of (1, 1, 0.0).
 
         Raises:
             InputError: the cube does not fit, has several wavelengths or too few frames for the components, or no ring
@@ -144,6 +146,7 @@ class ForwardModelledFilter:
             "covered": float(snr.isfinite().double().mean()),
             "throughput": "corrected to first order",
         }
+        callback(1, 1, 0.0)
         return Detection(image, _STATUS, (), diagnostics, snr=ratio, sigma=error, candidates=tuple(found))
 
     def tests(self, cube: Tensor, operator: FieldRotation, psf: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:

