@@ -59,7 +59,7 @@ def characterise(volume: Volume, settings: "Settings") -> dict[str, Any]:
         str(settings.star_flux), settings.star_flux
     )
     brightest = float(np.nanmax(mean))
-    if settings.star_flux == "psf" and star is not None and star < brightest:
+    if settings.star_flux == "psf" and isinstance(star, float) and star < brightest:
         notes.append(
             f"The PSF's flux of {star:.3g} is less than the brightest pixel of the frames, {brightest:.3g}: the PSF is "
             "not in the frames' units, and contrasts are wrong; give star_flux as a number."

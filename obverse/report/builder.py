@@ -18,7 +18,8 @@ from ..errors import NumericsError
 from ..io.safe import atomic_write
 from .contents import Contents, read
 from .densities import marginals
-from .detection import detection_alarms, overlay
+from .detection import overlay
+from .detection_claims import detection_alarms
 from .figures import Figures, compare, derive
 from .packing import Plan, block_mean, block_sizes, dequantise, make_plan, quantise
 from .page import render

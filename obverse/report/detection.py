@@ -6,9 +6,6 @@ figures are those that the run has stored; the curve and the histogram are drawn
 
 __all__ = [
     "candidates_section",
-    "detection_alarms",
-    "detection_claims",
-    "detection_facts",
     "detection_panels",
     "limits_section",
     "overlay",
@@ -26,7 +23,6 @@ from .parts import Page, panel
 from .plots import Curve, plot
 
 _BINS = 40
-_SCATTER = 0.15  # from 1 of the standard deviation of S/N, from which the reader is warned
 _SPECTRA = 6  # candidates whose spectra are drawn
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _RANGE = (-6.0, 6.0)  # of S/N in the histogram
@@ -70,7 +66,7 @@ def candidates(contents: Contents) -> list[dict[str, Any]]:
     """The stored candidates that have numbers for what is drawn."""
     stored = contents.run["figures"].get("candidates")
     rows = [row for row in stored if isinstance(row, dict)] if isinstance(stored, list) else []
-    return [row for row in rows if all(_is_number(row.get(key)) for key in ("x", "y", "snr", "flux"))]
+    return [row for row in rows if all(is_number(row.get(key)) for key in ("x", "y", "snr", "flux"))]
 
 
 def candidates_section(page: Page) -> str:
@@ -95,7 +91,7 @@ def candidates_section(page: Page) -> str:
             _measured(row, "separation_mas" if mas else "separation_pix"),
             f"{_measured(row, 'pa' if sky else 'theta')}°",
             _measured(row, "contrast" if contrast else "flux"),
-            *([number(row["magnitude"], 4) if _is_number(row.get("magnitude")) else "–"] if contrast else []),
+            *([number(row["magnitude"], 4) if is_number(row.get("magnitude")) else "–"] if contrast else []),
             f"{100 * float(row.get('detection_probability', math.nan)):.3g} %",
         ]
         body.append(f"<tr><th scope='row'>{_name(k)}</th>{''.join(f'<td>{value}</td>' for value in values)}</tr>")
@@ -128,7 +124,7 @@ def limits_section(page: Page) -> str:
         parts.append(f"<figure><figcaption>S/N off the candidates</figcaption>{_histogram(contents, snr)}</figure>")
     figures = contents.run["figures"]
     spread = figures.get("snr_std_off_sources")
-    told = f" Off the candidates its standard deviation is {number(spread)} (1 is right)." if _is_number(spread) else ""
+    told = f" Off the candidates its standard deviation is {number(spread)} (1 is right)." if is_number(spread) else ""
     return (
         "<section id='limits'><h2>What would have been found</h2><p>A source of which the test finds the limit passes "
         "the threshold in half of the cases; “95 % found” is where it does in 95 of 100. Near the star few places are "
@@ -149,54 +145,6 @@ def _of_whom(contents: Contents) -> str:
     )
 
 
-def detection_facts(page: Page) -> list[tuple[str, str, str]]:
-    """(name, value, aside) of each headline figure."""
-    figures, rows = page.contents.run["figures"], candidates(page.contents)
-    threshold = number(float(figures.get("threshold", 5)))
-    facts = [("candidates", str(len(rows)), f"with S/N of {threshold} or more")]
-    if rows:
-        facts.append(("strongest", number(rows[0]["snr"], 3), f"S/N at x {rows[0]['x']:.2f}, y {rows[0]['y']:.2f}"))
-    if _is_number(figures.get("snr_std_off_sources")):
-        facts.append(("scatter of S/N", number(figures["snr_std_off_sources"]), "off the candidates; 1 is right"))
-    if _is_number(figures.get("false_alarm")):
-        facts.append(("false alarms", number(figures["false_alarm"], 2), "per independent place, by the normal law"))
-    return facts
-
-
-def detection_alarms(contents: Contents) -> list[str]:
-    """A sentence where the scatter of S/N off the candidates is not that of the law by which the threshold is read."""
-    spread = contents.run["figures"].get("snr_std_off_sources")
-    if not _is_number(spread) or abs(spread - 1) <= _SCATTER:
-        return []
-    many = "more" if spread > 1 else "fewer"
-    return [
-        f"Off the candidates S/N scatters by {number(spread)} instead of 1: false alarms are {many} than stated, and a "
-        f"threshold of {number(5 * spread)} here is what 5 is where S/N is N(0, 1)."
-    ]
-
-
-def detection_claims(contents: Contents) -> tuple[str, str]:
-    """A heading and a paragraph on what the maps claim and what not."""
-    flux = {
-        "not corrected": "Fluxes are what the subtraction has left of a source, which is less than the source's own: "
-        "take them, and the limits, as they are for comparison only.",
-        "corrected to first order": "Fluxes, and the limits, are corrected for what the subtraction takes of a faint "
-        "source; of a bright one it takes more.",
-    }.get(
-        contents.run["diagnostics"].get("throughput"),
-        "Fluxes of candidates are those that fit best; the maps, and limits that are not corrected, show what the test "
-        "finds of a source, which is less where the method takes part of it for speckles.",
-    )
-    return (
-        "What the maps claim",
-        "At each place: the flux of a point source there, and the standard deviation it has if there is none. Where "
-        "their ratio is normal with standard deviation 1 off the sources, a peak above the threshold is a false alarm "
-        f"with the probability stated. {flux} What this does not cover: angles or a star's place that are wrong, a PSF "
-        "that differs from the planet's, light that is no point source, such as a disc, and field stars, which look "
-        "like planets.",
-    )
-
-
 def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
     """What was measured of the first candidates in each channel."""
     figures = []
@@ -204,9 +152,9 @@ def _spectra(page: Page, rows: list[dict[str, Any]]) -> str:
         entries = row.get("spectrum")
         if not isinstance(entries, list) or len(entries) < 2:
             continue
-        key = "contrast" if all(_is_number(entry.get("contrast")) for entry in entries) else "flux"
+        key = "contrast" if all(is_number(entry.get("contrast")) for entry in entries) else "flux"
         columns = [[entry.get(name) for entry in entries] for name in ("wavelength", key, f"{key}_std")]
-        if not all(_is_number(value) for column in columns for value in column):
+        if not all(is_number(value) for column in columns for value in column):
             continue
         x, y, std = (np.array(column, float) for column in columns)
         power = math.floor(math.log10(max(float(np.abs(y).max()), 1e-300)))
@@ -247,7 +195,7 @@ def _curve(page: Page, separation: np.ndarray, limit: np.ndarray, student: np.nd
         Curve(x, logs[2], "95 % found", "third"),
     ]
     inner = facts.get("inner_radius")
-    if _is_number(inner) and inner > 0:
+    if is_number(inner) and inner > 0:
         at = float(inner) * (float(scale) if scale else 1.0)
         curves.append(Curve(np.array([at, at]), np.array([low, high]), "not searched inside", "promise"))
     return plot(
@@ -286,9 +234,9 @@ def _histogram(contents: Contents, snr: np.ndarray) -> str:
 def _measured(row: dict[str, Any], key: str) -> str:
     """A value and its standard deviation, to two digits of the latter."""
     value, std = row.get(key), row.get(f"{key}_std")
-    if not _is_number(value):
+    if not is_number(value):
         return cell(value)
-    if not _is_number(std) or not std > 0:
+    if not is_number(std) or not std > 0:
         return number(value, 4)
     power = math.floor(math.log10(abs(value))) if value and abs(value) < 1e-3 else 0
     digits = max(0, 1 - math.floor(math.log10(std / 10.0**power)))
@@ -308,5 +256,5 @@ def _facts(contents: Contents) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .checks import nanometres
 from .details import cell, number
-from .detection import detection_claims, detection_facts
+from .detection_claims import detection_claims, detection_facts
 from .parts import Page
 from .words import claims, status_words
 
