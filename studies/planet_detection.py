@@ -42,7 +42,7 @@ from obverse.methods.sky_channels import CHANNELS
 
 SEQUENCES = 50  # of each family
 TRAINING, COUNTS = 6, (2, 4, 7, 10, 15, 22)  # sequences, and numbers of components that are tried on them
-KINDS = {False: "full frame", True: "annular", None: "LLSG"}  # of components, by whether rings have their own
+KINDS = ("full frame", "annular", "LLSG")  # what components are of
 RING = 3.0  # FWHM: width of the rings of annular PCA
 GAP, LITTLE = 0.5, 45.0  # FWHM, and the arc in degrees below which half of it has to do: nothing turns by more
 SCALES = (3, 4, 5)  # radii of multi-scale PACO
@@ -59,20 +59,20 @@ def subtraction(combine: Callable) -> Maps:
     return lambda drawn, _: Subtraction(combine, 5.0, 0.0)(drawn.cube, drawn.problem).snr[0]
 
 
-def components(folder: Path, annuli: bool | None) -> Maps:
+def components(folder: Path, kind: str) -> Maps:
     def maps(drawn: Sequence, family: str) -> Tensor:
-        found = read(folder / "components.json")[f"{family}, {KINDS[annuli]}"]
-        return subtraction(adi(family, found["chosen"], annuli))(drawn, family)
+        found = read(folder / "components.json")[f"{family}, {kind}"]
+        return subtraction(adi(family, found["chosen"], kind))(drawn, family)
 
     return maps
 
 
-def adi(family: str, count: int, annuli: bool | None) -> Callable:
+def adi(family: str, count: int, kind: str) -> Callable:
     operator = problem_of(family).operator
-    if annuli is None:
+    if kind == "LLSG":
         return ob.methods.LowRankSparseADI(count, inner_radius=operator.fwhm)
     gap = GAP if max(operator.degrees) - min(operator.degrees) > LITTLE else GAP / 2
-    width = RING * operator.fwhm if annuli else None
+    width = RING * operator.fwhm if kind == "annular" else None
     return ob.methods.PrincipalComponentADI(count, inner_radius=operator.fwhm, annuli=width, gap=gap)
 
 
@@ -91,9 +91,9 @@ def deep(folder: Path, seed: int) -> Maps:
 def methods_in(folder: Path) -> dict[str, Maps]:
     return {
         "median ADI": subtraction(ob.methods.MedianADI()),
-        "PCA": components(folder, False),
-        "annular PCA": components(folder, True),
-        "LLSG": components(folder, None),
+        "PCA": components(folder, "full frame"),
+        "annular PCA": components(folder, "annular"),
+        "LLSG": components(folder, "LLSG"),
         "PACO": lambda drawn, _: ob.methods.PACO().maps(drawn.cube, drawn.problem)[2][0],
         "multi-scale PACO": lambda drawn, _: ob.methods.PACO(SCALES).maps(drawn.cube, drawn.problem)[2][0],
         **{f"deep PACO, seed {seed}": deep(folder, seed) for seed in SEEDS},
@@ -170,14 +170,14 @@ def choose(folder: Path) -> None:
     """The area for each number of components, on sequences that are not counted."""
     file = folder / "components.json"
     for family in FAMILIES:
-        for annuli, kind in KINDS.items():
+        for kind in KINDS:
             key, known = f"{family}, {kind}", read(file)
             if key in known:
                 continue
             areas = dict.fromkeys(COUNTS, 0.0)
             drawn = [sequence(family, -100 - index) for index in range(TRAINING)]
             for count in COUNTS:
-                maps = subtraction(adi(family, count, annuli))
+                maps = subtraction(adi(family, count, kind))
                 areas[count] = round(curve([peaks_of(maps(d, family), d, family) for d in drawn]).area, 3)
             write(file, known | {key: {"chosen": max(areas, key=areas.__getitem__), "areas": areas}})
             print(f"{key}: {areas}", flush=True)

@@ -158,8 +158,7 @@ def _search(measurement: Measurement, settings: Settings, seed: int) -> Any:
 def describe(method: Any) -> dict[str, Any]:
     """The fields of a method, as JSON-like values for the record."""
     if isinstance(method, Characterisation):
-        own = {"search": type(method.search).__name__, "draws": method.draws, "limits": method.limits}
-        return describe(method.search) | own
+        return describe(method.search) | {"draws": method.draws, "limits": method.limits}
     return {field.name: plain(getattr(method, field.name)) for field in dataclasses.fields(method)}
 
 

@@ -51,7 +51,7 @@ class Characterised(Detection):
     """A search's answer, and what was added to it.
 
     Args:
-        posteriors: of each candidate; None where it was not measured again.
+        posteriors: of each candidate; None where it was not measured again, or too few frames tell of it.
         throughput: rows of distance in pixels, and η at the threshold, at that for few places, and where 95 % are
             found, `(4, n)`; or None.
     """
@@ -72,7 +72,7 @@ class Characterisation:
         seed: of the chains.
 
     Raises:
-        InputError: the search is another one, or draws are asked of a Subtraction.
+        InputError: draws or limits are asked of a search that has none.
     """
 
     search: Any
@@ -148,7 +148,7 @@ class Characterisation:
         keywords = {"draws": self.draws, "seed": self.seed + index, "frame_scales": scales}
         try:
             return source_posterior(cube, operator, fit, radius, **keywords)
-        except (InputError, NumericsError):  # too few frames tell of it
+        except NumericsError:  # too few frames tell of it
             return None
 
     def _of_paco(self, empty: Tensor, operator: FieldRotation, radius: int) -> Tensor:

@@ -202,7 +202,7 @@ def _first_array(stream: Any, name: str, limit: int, room: int) -> tuple[np.ndar
             content = _exactly(stream, needed, name)
             return _scaled(np.frombuffer(content, kind).reshape(shape), header), kept
         needed = (needed + _integer(header, "PCOUNT", 0)) * max(1, _integer(header, "GCOUNT", 1))
-        if needed > limit:
+        if needed > min(limit, room):
             raise FormatError(f"{name} declares a table of {needed} bytes, which it does not hold; copy it again")
         _exactly(stream, -(-needed // _BLOCK) * _BLOCK, name)
     raise InputError(f"{name} is expected to hold an image, got none in its headers; give a FITS file with an array")

@@ -168,7 +168,7 @@ def sampled(psf: Tensor, offsets: Tensor) -> Tensor:
 
 
 def windowed(values: Tensor, weight: Tensor, radius: int) -> Tensor:
-    """Weighted mean over squares of 2 radius + 1 pixels; 1 where nothing has weight."""
+    """Weighted mean of images `(*, H, W)` over squares of 2 radius + 1 pixels; 1 where nothing has weight."""
     side = 2 * radius + 1
 
     def total(image: Tensor) -> Tensor:

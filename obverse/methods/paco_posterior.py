@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NumericsError
 from ..noise.base import stream
 from ..operators.field_rotation import FieldRotation
 from ..posterior.diagnostics import effective_samples, rhat
@@ -90,7 +90,8 @@ def source_posterior(
         seed: of the chains' random streams.
 
     Raises:
-        InputError: the fit did not converge, the frames tell too little, or there are too few draws or chains.
+        InputError: the fit did not converge, or there are too few draws or chains.
+        NumericsError: the frames tell too little of flux and place.
     """
     if not fit.converged or not fit.flux > 0:
         raise InputError("a posterior expects a fit that converged to a positive flux, got another; see its S/N")
@@ -107,6 +108,8 @@ def source_posterior(
         samples.append(torch.stack([density.draw(place, law, generator) for place, law in places[warm_up:]]))
         accepted += rate / chains
     drawn = torch.stack(samples)[..., [0, 2, 1]]
+    if not bool(drawn.isfinite().all()):
+        raise NumericsError("a posterior expects finite draws, got others: too few frames tell of flux and place")
     return SourcePosterior(drawn, float(rhat(drawn).max()), float(effective_samples(drawn).min()), accepted)
 
 
@@ -138,7 +141,9 @@ class PlaceDensity:
         power = torch.stack([torch.stack([(g * self._applied(c)).sum() for _, c in pairs]) for g, _ in pairs])
         factor, failed = torch.linalg.cholesky_ex((power + power.mT) / 2, upper=True)
         if int(failed):
-            raise InputError("a posterior expects frames that tell of flux and place, got too few that do; see the fit")
+            raise NumericsError(
+                "a posterior expects frames that tell of flux and place, got too few that do; see the fit"
+            )
         wanted = torch.linalg.cholesky(torch.linalg.inv(self.covariance), upper=True)
         self.adjustment = torch.linalg.solve_triangular(factor, wanted, upper=True)  # A
 

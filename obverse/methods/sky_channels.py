@@ -8,10 +8,10 @@ and divided by the root of its mean square over all places and frames,
     of two of these, the mean at both sides          on the circle about the star at ⅔ and 4/3 FWHM, and across at ⅔
     log(1 + r/FWHM)                                  r the distance from the star
 
-The first is the S/N of PACO (f_t: see `paco_detection`). z has heavier tails than a normal law, of kurtosis 4 to 6 near
-the star, and then the sum of clipped values tells sources from noise better: a linear combination of them is the score
-−p'/p of z's own density, roughly. Large patches tell more of the speckles, small ones learn from few frames. What a
-source teaches the statistics takes from S/N beside it, along the circle.
+The first is the S/N of PACO (f_t: see `paco_detection`). z has heavier tails than a normal law (kurtosis 3.5 in the
+NACO cube, 4.4 in simulated sequences), and then the sum of clipped values tells sources from noise better: a linear
+combination of them is the score −p'/p of z's own density, roughly. Large patches tell more of the speckles, small ones
+learn from few frames. What a source teaches the statistics takes from S/N beside it, along the circle.
 
 z is turned by cubic and a by bilinear weights: of z, as wide as the PSF, cubic weights keep the variance to a percent.
 
@@ -89,7 +89,7 @@ class SkyChannels:
             channels += [self._summed(precision, z, clip) for clip in _CLIPS]
             if index == 0:
                 seen = (precision > 0).to(z)
-                power = torch.stack([windowed(f.square(), s, _WINDOW) for f, s in zip(z, seen)])
+                power = windowed(z.square(), seen, _WINDOW)
                 scale = 1 - _SHARE + _SHARE * power / power.mean(0)
                 scaled = [self._summed(precision / scale, z / scale.sqrt(), clip) for clip in _FRAME_CLIPS]
         sides = [part for image in (channels[0], channels[len(_CLIPS) - 1]) for part in self._beside(image)]

@@ -267,6 +267,11 @@ def test_draws_are_refused_where_there_is_no_law_to_draw_from(files, changes):
         searched(files, components=3, **changes)
 
 
+def test_too_few_draws_are_said_and_not_left_out(files):
+    with pytest.raises(InputError, match="at least 4 draws"):
+        searched(files, posterior_draws=2)
+
+
 def test_limits_of_a_subtraction_are_corrected_too(files):
     _, arrays, _ = searched(files, method="median-adi", corrected_limits=True)
     assert len(arrays["curve_throughput"]) > 3 and 0.05 < arrays["curve_throughput"].min() < 1
